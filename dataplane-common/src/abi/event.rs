@@ -1,0 +1,69 @@
+//! Flow events: a verdict and what it came from, sent to userspace when someone listens.
+
+use super::{Addr6, Port, abi};
+
+/// A verdict on one packet.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowEvent {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub time: u64,
+    /// Source, IPv4 in its mapped form, as the packet arrived.
+    pub src: Addr6,
+    /// Destination, as the packet arrived.
+    pub dst: Addr6,
+    /// Backend the destination is translated to; unspecified for a direct flow.
+    pub backend: Addr6,
+    /// Source port.
+    pub src_port: Port,
+    /// Destination port.
+    pub dst_port: Port,
+    /// Port of `backend`.
+    pub backend_port: Port,
+    /// IP protocol number.
+    pub proto: u8,
+    /// [`hook`].
+    pub hook: Hook,
+    /// 0 for allowed, else a [`crate::verdict::DropReason`] as a number.
+    pub reason: u32,
+    /// The device.
+    pub ifindex: u32,
+    /// The rule that decided egress, 0 for none.
+    pub egress_rule: u32,
+    /// The rule that decided ingress, 0 for none.
+    pub ingress_rule: u32,
+    /// The frontend, 0 for none.
+    pub frontend: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+abi! { FlowEvent = 88 }
+
+/// A hook, as a number of [`hook`].
+pub type Hook = u8;
+
+/// The hooks of the packet path.
+pub mod hook {
+    use super::Hook;
+
+    /// tcx ingress of a pod's host-side device.
+    pub const FROM_POD: Hook = 1;
+    /// tcx egress of a pod's host-side device.
+    pub const TO_POD: Hook = 2;
+    /// tcx ingress of an uplink.
+    pub const FROM_NET: Hook = 3;
+    /// tcx egress of an uplink.
+    pub const TO_NET: Hook = 4;
+
+    /// The hook's name.
+    pub const fn name(hook: Hook) -> &'static str {
+        match hook {
+            FROM_POD => "from_pod",
+            TO_POD => "to_pod",
+            FROM_NET => "from_net",
+            TO_NET => "to_net",
+            _ => "unknown",
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Names and default capacities of the maps.
+
+/// Version of every layout in this module: part of the pin directory's name. It changes with any
+/// change of a key, a value or a meaning.
+pub const ABI_VERSION: u32 = 1;
+
+/// Map names, as in the BPF object and under the pin directory. Names that end in 4 or 6 are one
+/// map for each address family.
+pub mod name {
+    /// HASH `ServiceKey` -> `ServiceVal`.
+    pub const SERVICES: [&str; 2] = ["services4", "services6"];
+    /// ARRAY index -> `SlotVal`: blocks of backends, both families.
+    pub const SLOTS: &str = "slots";
+    /// ARRAY index -> `BackendVal`.
+    pub const BACKENDS: [&str; 2] = ["backends4", "backends6"];
+    /// ARRAY index -> `ClassVal`: weighted classes, both families.
+    pub const CLASSES: &str = "classes";
+    /// LRU_HASH `AffinityKey` -> `AffinityVal`.
+    pub const AFFINITY: [&str; 2] = ["affinity4", "affinity6"];
+    /// LRU_HASH `SockRevKey` -> `SockRevVal`.
+    pub const SOCK_REV: [&str; 2] = ["sock_rev4", "sock_rev6"];
+    /// HASH `CtKey` -> `CtVal`.
+    pub const CONNTRACK: [&str; 2] = ["ct4", "ct6"];
+    /// LRU_HASH `FragKey` -> `FragVal`.
+    pub const FRAGMENTS: [&str; 2] = ["frags4", "frags6"];
+    /// HASH `Addr` -> `IdentityVal`.
+    pub const IDENTITIES: [&str; 2] = ["identity4", "identity6"];
+    /// LPM_TRIE `CidrKey` -> `CidrVal`.
+    pub const CIDRS: [&str; 2] = ["cidr4", "cidr6"];
+    /// ARRAY `ifindex & (capacity - 1)` -> `Subject`.
+    pub const SUBJECTS: &str = "subjects";
+    /// HASH ifindex -> `Subject`: those whose place in `subjects` is taken.
+    pub const SUBJECTS_OVERFLOW: &str = "subjects_over";
+    /// ARRAY ruleset -> `RulesetVal`.
+    pub const RULESETS: &str = "rulesets";
+    /// ARRAY index -> `PortBound`.
+    pub const PORT_BOUNDS: &str = "port_bounds";
+    /// HASH `RowKey` -> `RowVal`.
+    pub const ROWS: &str = "rows";
+    /// ARRAY of one u32: the policy epoch.
+    pub const EPOCH: &str = "epoch";
+    /// ARRAY of one u32: how many listeners the event ring has.
+    pub const LISTENERS: &str = "listeners";
+    /// RINGBUF of `FlowEvent`.
+    pub const EVENTS: &str = "events";
+    /// PERCPU_ARRAY `DropReason` -> u64 packets.
+    pub const DROPS: &str = "drops";
+    /// ARRAY: half-open flows, of the subject in the same place; the last entry is the total.
+    pub const HALF_OPEN: &str = "half_open";
+}
+
+/// Default capacities (entries).
+pub mod capacity {
+    /// Frontends of one family.
+    pub const SERVICES: u32 = 131_072;
+    /// Places in backend blocks.
+    pub const SLOTS: u32 = 524_288;
+    /// Backends of one family.
+    pub const BACKENDS: u32 = 262_144;
+    /// Weighted classes.
+    pub const CLASSES: u32 = 16_384;
+    /// Affinities of one family.
+    pub const AFFINITY: u32 = 65_536;
+    /// Translated sockets of one family.
+    pub const SOCK_REV: u32 = 65_536;
+    /// Flows of one family.
+    pub const CONNTRACK: u32 = 262_144;
+    /// Fragmented datagrams of one family.
+    pub const FRAGMENTS: u32 = 8_192;
+    /// Known addresses of one family.
+    pub const IDENTITIES: u32 = 131_072;
+    /// Prefixes of one family.
+    pub const CIDRS: u32 = 16_384;
+    /// Places for pods of this node; a power of two.
+    pub const SUBJECTS: u32 = 65_536;
+    /// Pods of this node whose place is taken.
+    pub const SUBJECTS_OVERFLOW: u32 = 4_096;
+    /// Rulesets.
+    pub const RULESETS: u32 = 16_384;
+    /// Port boundaries.
+    pub const PORT_BOUNDS: u32 = 131_072;
+    /// Policy rows.
+    pub const ROWS: u32 = 262_144;
+    /// Bytes of the event ring; a power of two and a multiple of the page size.
+    pub const EVENTS: u32 = 1 << 20;
+    /// Drop reasons.
+    pub const DROPS: u32 = 64;
+    /// Half-open counters: one for each subject's place, and the total.
+    pub const HALF_OPEN: u32 = SUBJECTS + 1;
+}

@@ -1,0 +1,54 @@
+//! Keys and values of the BPF maps.
+//!
+//! Every type is `repr(C)`, has no implicit padding and a size that is asserted at compile time.
+//! Addresses and ports are in network byte order at rest ([`Addr4`], [`Addr6`], [`Port`]);
+//! everything else is in the byte order of the host.
+
+mod addr;
+mod config;
+mod conntrack;
+mod event;
+mod maps;
+mod pod;
+mod policy;
+mod service;
+
+pub use addr::{Addr4, Addr6, Address, Port};
+pub use config::{Config, config_flags};
+pub use conntrack::{CtKey, CtVal, FragKey, FragVal, ct_flags};
+pub use event::{FlowEvent, Hook, hook};
+pub use maps::{ABI_VERSION, capacity, name};
+pub use pod::{IdentityVal, Subject, identity_flags, subject_flags, subject_state};
+pub use policy::{
+    CidrKey, CidrVal, PORT_SEARCH_STEPS, PortBound, PortSpan, RowKey, RowVal, RulesetVal, peer,
+    row_flags, ruleset_flags,
+};
+pub use service::{
+    AffinityKey, AffinityVal, BackendVal, ClassVal, MAX_CLASSES, ServiceKey, ServiceVal, SlotVal,
+    SockRevKey, SockRevVal, backend_flags, scope, service_flags,
+};
+
+/// Marks a type whose bytes may be copied to and from a BPF map.
+///
+/// # Safety
+///
+/// The type is `repr(C)` or `repr(transparent)`, has no padding bytes, and every bit pattern is a
+/// valid value of it.
+pub unsafe trait Abi: Copy + 'static {}
+
+// SAFETY: integers have no padding and no invalid bit pattern.
+unsafe impl Abi for u32 {}
+// SAFETY: as above.
+unsafe impl Abi for u64 {}
+
+/// Implements [`Abi`] for a type and asserts its size, which is the sum of its fields' sizes.
+macro_rules! abi {
+    ($($ty:ty = $size:expr),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)`, integers only; the asserted size leaves no room for padding.
+            unsafe impl $crate::abi::Abi for $ty {}
+            const _: () = assert!(core::mem::size_of::<$ty>() == $size);
+        )+
+    };
+}
+pub(crate) use abi;

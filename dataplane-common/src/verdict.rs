@@ -1,0 +1,144 @@
+//! Verdicts and drop reasons.
+
+/// What the packet path decides.
+///
+/// One word: 0 passes, any other value is a [`DropReason`]. A single word needs no second register
+/// that the kernel's verifier would have to track.
+#[must_use]
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict(u32);
+
+impl Verdict {
+    /// Passes.
+    pub const PASS: Self = Self(0);
+
+    /// Drops, for a reason.
+    #[inline(always)]
+    pub const fn drop(reason: DropReason) -> Self {
+        Self(reason as u32)
+    }
+
+    /// The verdict as `Result`, for `?`.
+    #[inline(always)]
+    pub fn into_result(self) -> Result<(), Verdict> {
+        if self.0 == 0 { Ok(()) } else { Err(self) }
+    }
+
+    /// The reason's number, 0 for a pass.
+    #[inline(always)]
+    pub const fn code(self) -> u32 {
+        self.0
+    }
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:expr])+ $name:ident = $number:expr, $text:expr;)+) => {
+        /// Why a packet is dropped or a connection refused. Numbers are only ever added.
+        #[repr(u32)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl DropReason {
+            /// All reasons.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
+
+            /// The reason's name in output and metrics.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $text,)+
+                }
+            }
+
+            /// The reason with this number.
+            pub const fn from_code(code: u32) -> Option<DropReason> {
+                match code {
+                    $($number => Some(DropReason::$name),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The packet ends before its headers do, or a length field contradicts it.
+    Truncated = 1, "truncated";
+    /// A header field is not valid.
+    Malformed = 2, "malformed";
+    /// The link-layer protocol is not one a policed pod may use.
+    UnknownEthertype = 3, "unknown-ethertype";
+    /// More IPv6 extension headers than are followed, or one that is not known.
+    ExtensionHeader = 4, "extension-header";
+    /// The pod sent from an address that is not its own.
+    SourceSpoofed = 5, "source-spoofed";
+    /// The device's pod is not known yet, and it is closed until then.
+    PodClosed = 6, "pod-closed";
+    /// Policy forbids what the pod sends.
+    PolicyEgress = 7, "policy-egress";
+    /// Policy forbids what the pod receives.
+    PolicyIngress = 8, "policy-ingress";
+    /// A TCP packet in the middle of a connection that is not known.
+    NoConnection = 9, "no-connection";
+    /// An ICMP error about a packet of no known flow.
+    IcmpUnrelated = 10, "icmp-unrelated";
+    /// A later fragment of a datagram whose first fragment was not seen.
+    FragmentUnknown = 11, "fragment-unknown";
+    /// The frontend has no backend: refused.
+    NoBackend = 12, "no-backend";
+    /// The frontend's traffic policy leaves no backend on this node.
+    NoLocalBackend = 13, "no-local-backend";
+    /// The flow table has no room.
+    ConntrackFull = 14, "conntrack-full";
+    /// The pod, or the node, has too many unanswered flows.
+    HalfOpenLimit = 15, "half-open-limit";
+    /// The tuple belongs to another live flow, and no other could be found.
+    TupleClash = 16, "tuple-clash";
+    /// No port is left for the translated source.
+    SnatExhausted = 17, "snat-exhausted";
+    /// A router advertisement or redirect from a pod (CVE-2020-10749).
+    RogueNeighbour = 18, "rogue-neighbour";
+    /// An ARP or neighbour-discovery message that claims another's address.
+    NeighbourSpoofed = 19, "neighbour-spoofed";
+    /// The packet could not be rewritten.
+    Rewrite = 20, "rewrite-failed";
+    /// The route for a translated packet leads nowhere.
+    NoRoute = 21, "no-route";
+    /// A packet from outside claims the address of a pod of this node.
+    OutsideSpoofed = 22, "outside-spoofed";
+    /// An internal limit that is never met; counted in case it is.
+    Internal = 23, "internal";
+}
+
+impl From<DropReason> for Verdict {
+    #[inline(always)]
+    fn from(reason: DropReason) -> Self {
+        Self::drop(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::capacity;
+
+    #[test]
+    fn codes_round_trip_and_fit_the_counters() {
+        for &reason in DropReason::ALL {
+            assert_eq!(DropReason::from_code(reason as u32), Some(reason));
+            assert!((reason as u32) < capacity::DROPS);
+            assert_eq!(Verdict::drop(reason).code(), reason as u32);
+        }
+        assert_eq!(DropReason::from_code(0), None);
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+}
