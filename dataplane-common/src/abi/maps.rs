@@ -1,5 +1,7 @@
 //! Names and default capacities of the maps.
 
+use super::abi;
+
 /// Version of every layout in this module: part of the pin directory's name. It changes with any
 /// change of a key, a value or a meaning.
 pub const ABI_VERSION: u32 = 1;
@@ -47,7 +49,36 @@ pub mod name {
     pub const DROPS: &str = "drops";
     /// ARRAY: half-open flows, of the subject in the same place; the last entry is the total.
     pub const HALF_OPEN: &str = "half_open";
+    /// HASH `IdKey` -> `IdVal`: which number stands for what. Only userspace reads it, to go on
+    /// with the same numbers after a restart.
+    pub const IDS: &str = "ids";
 }
+
+/// What a number stands for: a kind and a 128-bit hash of the thing's name or content.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct IdKey {
+    /// First half of the hash.
+    pub high: u64,
+    /// Second half of the hash.
+    pub low: u64,
+    /// The kind; its values belong to the model's id table.
+    pub kind: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+/// A number in use.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct IdVal {
+    /// The number.
+    pub id: u32,
+    /// How many successive numbers from it on, for blocks; else 1.
+    pub count: u32,
+}
+
+abi! { IdKey = 24, IdVal = 8 }
 
 /// Default capacities (entries).
 pub mod capacity {
@@ -87,4 +118,6 @@ pub mod capacity {
     pub const DROPS: u32 = 64;
     /// Half-open counters: one for each subject's place, and the total.
     pub const HALF_OPEN: u32 = SUBJECTS + 1;
+    /// Numbers in use.
+    pub const IDS: u32 = 1_048_576;
 }
