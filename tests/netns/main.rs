@@ -1,0 +1,4 @@
+//! Tests on real namespaces: root, and the programs in the kernel. `cargo xtask test` runs them.
+
+#[cfg(test)]
+mod topology;
