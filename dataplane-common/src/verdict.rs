@@ -1,36 +1,21 @@
 //! Verdicts and drop reasons.
 
-/// What the packet path decides.
-///
-/// One word: 0 passes, any other value is a [`DropReason`]. A single word needs no second register
-/// that the kernel's verifier would have to track.
+/// What the packet path decides for a packet that is not dropped.
 #[must_use]
-#[repr(transparent)]
+#[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Verdict(u32);
-
-impl Verdict {
-    /// Passes.
-    pub const PASS: Self = Self(0);
-
-    /// Drops, for a reason.
-    #[inline(always)]
-    pub const fn drop(reason: DropReason) -> Self {
-        Self(reason as u32)
-    }
-
-    /// The verdict as `Result`, for `?`.
-    #[inline(always)]
-    pub fn into_result(self) -> Result<(), Verdict> {
-        if self.0 == 0 { Ok(()) } else { Err(self) }
-    }
-
-    /// The reason's number, 0 for a pass.
-    #[inline(always)]
-    pub const fn code(self) -> u32 {
-        self.0
-    }
+pub enum Action {
+    /// On to the next program and the host's stack.
+    Pass = 0,
+    /// To another device, as the redirect helper was told.
+    Redirect = 1,
 }
+
+/// The packet path's verdict on a packet.
+///
+/// Both sides are one word that is always set: no register holds an undefined value that the
+/// kernel's verifier would refuse.
+pub type Verdict = Result<Action, DropReason>;
 
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:expr])+ $name:ident = $number:expr, $text:expr;)+) => {
@@ -112,13 +97,6 @@ drop_reasons! {
     Internal = 23, "internal";
 }
 
-impl From<DropReason> for Verdict {
-    #[inline(always)]
-    fn from(reason: DropReason) -> Self {
-        Self::drop(reason)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,7 +107,6 @@ mod tests {
         for &reason in DropReason::ALL {
             assert_eq!(DropReason::from_code(reason as u32), Some(reason));
             assert!((reason as u32) < capacity::DROPS);
-            assert_eq!(Verdict::drop(reason).code(), reason as u32);
         }
         assert_eq!(DropReason::from_code(0), None);
     }

@@ -39,4 +39,6 @@ pub mod config_flags {
     /// Traffic from a pod to its own node is policed like any other (Kubernetes leaves the node's
     /// own traffic unpoliced).
     pub const POLICE_NODE_EGRESS: u32 = 1 << 3;
+    /// `bpf_l4_csum_replace` knows `BPF_F_IPV6` (kernel 6.16 and its stable relatives).
+    pub const CSUM_IPV6: u32 = 1 << 4;
 }

@@ -67,8 +67,9 @@ pub struct CtVal<A> {
     pub flags: u16,
     /// [`crate::decide::conntrack::State`] as a number.
     pub state: u8,
-    /// Explicit padding.
-    pub reserved: u8,
+    /// 0, or the [`crate::verdict::DropReason`] of a flow that policy forbids: it stays as a
+    /// tombstone, so that a packet the other way is not judged as a flow of its own.
+    pub denied: u8,
     /// The policy epoch this flow was judged in.
     pub epoch: u32,
     /// Time of the last packet, in the low 32 bits of jiffies.
@@ -103,14 +104,11 @@ pub mod ct_flags {
     pub const DNAT: u16 = 1 << 3;
     /// The source is translated.
     pub const SNAT: u16 = 1 << 4;
-    /// Policy forbids the flow: it stays as a tombstone, so that a packet the other way is not
-    /// judged as a flow of its own.
-    pub const DENIED: u16 = 1 << 5;
     /// Both directions go from device to device, past the host's stack; without it, neither does.
     pub const REDIRECT: u16 = 1 << 6;
-    /// Either end is the host itself: never policed.
+    /// The initiator is the host itself.
     pub const HOST: u16 = 1 << 7;
-    /// The initiator is outside and its packets come by an uplink.
+    /// The initiator is outside: its packets come by an uplink.
     pub const OUTSIDE: u16 = 1 << 8;
     /// A direct flow with the same tuple stands in layer 1.
     pub const SHADOWED: u16 = 1 << 9;
