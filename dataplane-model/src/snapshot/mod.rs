@@ -1,0 +1,223 @@
+//! What the compiler reads: the current objects, valid by construction and free of API types.
+//!
+//! Sources turn what they read into [`Event`]s; [`Snapshot::apply`] folds them in. A snapshot depends
+//! only on the objects that exist now, never on the order in which they came.
+
+mod endpoints;
+mod event;
+mod labels;
+mod node;
+mod pod;
+mod policy;
+mod route;
+mod service;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use dataplane_common::net::proto;
+
+pub use endpoints::{Endpoint, EndpointSlice, SlicePort};
+pub use event::{Event, Key, Kind, Object};
+pub use labels::{Labels, Operator, Requirement, Selector};
+pub use node::{Interface, Namespace, Node, NodeConfig};
+pub use pod::{ContainerPort, Pod};
+pub use policy::{
+    Direction, NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortRange, Ports, Rule,
+};
+pub use route::{
+    MAX_ROUTE_CLASSES, Route, RouteClass, RouteKind, RouteParent, RouteRule, RouteTarget,
+    TooManyClasses,
+};
+pub use service::{Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy};
+
+/// A shared, immutable string.
+pub type Text = Arc<str>;
+
+/// Namespace and name of an object.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectKey {
+    /// The namespace.
+    pub namespace: Text,
+    /// The name.
+    pub name: Text,
+}
+
+impl ObjectKey {
+    /// From its two parts.
+    pub fn new(namespace: impl Into<Text>, name: impl Into<Text>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A transport protocol that Services and policies name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Protocol {
+    /// TCP, the default of the API.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => proto::TCP,
+            Self::Udp => proto::UDP,
+            Self::Sctp => proto::SCTP,
+        }
+    }
+
+    /// The name as Kubernetes spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// All objects that exist now, as one node sees them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// This node.
+    pub node: NodeConfig,
+    /// Nodes by name; this one's own entry is ignored in favour of `node`.
+    pub nodes: BTreeMap<Text, Node>,
+    /// Labels of namespaces.
+    pub namespaces: BTreeMap<Text, Labels>,
+    /// Pods of the cluster.
+    pub pods: BTreeMap<ObjectKey, Pod>,
+    /// Services.
+    pub services: BTreeMap<ObjectKey, Service>,
+    /// EndpointSlices. A Service that has one is served by its slices alone.
+    pub slices: BTreeMap<ObjectKey, EndpointSlice>,
+    /// NetworkPolicies.
+    pub policies: BTreeMap<ObjectKey, NetworkPolicy>,
+    /// Routes, in the order of precedence of their kinds.
+    pub routes: BTreeMap<(RouteKind, ObjectKey), Route>,
+    /// Host-side devices of this node's pods, by ifindex.
+    pub interfaces: BTreeMap<u32, Interface>,
+    /// Kinds whose source has not said yet that its first list is complete.
+    pub awaited: BTreeSet<Kind>,
+}
+
+impl Snapshot {
+    /// An empty snapshot that is in sync once every kind in `awaited` has said so.
+    pub fn new(node: NodeConfig, awaited: impl IntoIterator<Item = Kind>) -> Self {
+        Self {
+            node,
+            awaited: awaited.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// True once every source has delivered its first list: only then may what is not in the
+    /// snapshot be taken as gone.
+    pub fn is_in_sync(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    /// Folds an event in. Returns false if nothing changed.
+    pub fn apply(&mut self, event: Event) -> bool {
+        match event {
+            Event::Apply(object) => self.insert(object),
+            Event::Delete(key) => self.remove(&key),
+            Event::InSync(kind) => self.awaited.remove(&kind),
+        }
+    }
+
+    fn insert(&mut self, object: Object) -> bool {
+        match object {
+            Object::Config(config) => {
+                let changed = self.node != config;
+                self.node = config;
+                changed
+            }
+            Object::Node(node) => put(&mut self.nodes, node.name.clone(), node),
+            Object::Namespace(ns) => put(&mut self.namespaces, ns.name, ns.labels),
+            Object::Pod(pod) => put(&mut self.pods, pod.key.clone(), pod),
+            Object::Service(service) => put(&mut self.services, service.key.clone(), service),
+            Object::Slice(slice) => put(&mut self.slices, slice.key.clone(), slice),
+            Object::Policy(policy) => put(&mut self.policies, policy.key.clone(), policy),
+            Object::Route(route) => put(&mut self.routes, (route.kind, route.key.clone()), route),
+            Object::Interface(interface) => put(&mut self.interfaces, interface.ifindex, interface),
+        }
+    }
+
+    fn remove(&mut self, key: &Key) -> bool {
+        match key {
+            Key::Node(name) => self.nodes.remove(name).is_some(),
+            Key::Namespace(name) => self.namespaces.remove(name).is_some(),
+            Key::Pod(key) => self.pods.remove(key).is_some(),
+            Key::Service(key) => self.services.remove(key).is_some(),
+            Key::Slice(key) => self.slices.remove(key).is_some(),
+            Key::Policy(key) => self.policies.remove(key).is_some(),
+            Key::Route(kind, key) => self.routes.remove(&(*kind, key.clone())).is_some(),
+            Key::Interface(ifindex) => self.interfaces.remove(ifindex).is_some(),
+        }
+    }
+}
+
+fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
+    if map.get(&key) == Some(&value) {
+        return false;
+    }
+    map.insert(key, value);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_in_sync_when_all_awaited_kinds_are() {
+        let mut snapshot = Snapshot::new(NodeConfig::default(), [Kind::Pod, Kind::Service]);
+        assert!(!snapshot.is_in_sync());
+        assert!(snapshot.apply(Event::InSync(Kind::Pod)));
+        assert!(!snapshot.is_in_sync());
+        assert!(snapshot.apply(Event::InSync(Kind::Service)));
+        assert!(!snapshot.apply(Event::InSync(Kind::Service)));
+        assert!(snapshot.is_in_sync());
+    }
+
+    #[test]
+    fn repeated_events_change_nothing() {
+        let mut snapshot = Snapshot::default();
+        let namespace = || {
+            Event::Apply(Object::Namespace(Namespace {
+                name: "a".into(),
+                labels: Labels::new(),
+            }))
+        };
+        assert!(snapshot.apply(namespace()));
+        assert!(!snapshot.apply(namespace()));
+        assert!(snapshot.apply(Event::Delete(Key::Namespace("a".into()))));
+        assert!(!snapshot.apply(Event::Delete(Key::Namespace("a".into()))));
+        assert_eq!(snapshot, Snapshot::default());
+    }
+}

@@ -1,0 +1,98 @@
+//! Services.
+
+use std::net::IpAddr;
+
+use super::{Labels, ObjectKey, Protocol, Text};
+
+/// A Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `spec.type`.
+    pub kind: ServiceKind,
+    /// `spec.selector`; `None` or empty: endpoints come from slices only.
+    pub selector: Option<Labels>,
+    /// `spec.clusterIPs`; empty for a headless Service.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Ports.
+    pub ports: Vec<ServicePort>,
+    /// `spec.internalTrafficPolicy`: for clients in the cluster, on the cluster IP.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`: for clients outside.
+    pub external_policy: TrafficPolicy,
+    /// Seconds of ClientIP affinity; `None` without affinity.
+    pub affinity_secs: Option<u32>,
+    /// Endpoints count as ready whatever their pods say.
+    pub publish_not_ready: bool,
+}
+
+/// Types of Services.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ServiceKind {
+    /// A cluster IP, or none if headless.
+    #[default]
+    ClusterIp,
+    /// And a port on every node.
+    NodePort,
+    /// And a load balancer in front.
+    LoadBalancer,
+    /// A DNS alias: nothing to serve.
+    ExternalName,
+}
+
+/// Which endpoints serve a kind of client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TrafficPolicy {
+    /// All of them.
+    #[default]
+    Cluster,
+    /// Those on this node; if there is none, packets are dropped.
+    Local,
+}
+
+/// A port of a Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServicePort {
+    /// Its name; empty for the only port.
+    pub name: Text,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// The port that clients dial on the cluster IP.
+    pub port: u16,
+    /// The port of the endpoints.
+    pub target: TargetPort,
+    /// The port that clients dial on a node's address.
+    pub node_port: Option<u16>,
+}
+
+/// `targetPort`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// The name of a container port, which each pod may number differently.
+    Name(Text),
+}
+
+impl Service {
+    /// A ClusterIP Service without addresses and ports.
+    pub fn new(key: ObjectKey) -> Self {
+        Self {
+            key,
+            kind: ServiceKind::default(),
+            selector: None,
+            cluster_ips: Vec::new(),
+            ports: Vec::new(),
+            internal_policy: TrafficPolicy::default(),
+            external_policy: TrafficPolicy::default(),
+            affinity_secs: None,
+            publish_not_ready: false,
+        }
+    }
+
+    /// True if the Service has frontends: it is neither headless nor an alias.
+    pub fn is_served(&self) -> bool {
+        self.kind != ServiceKind::ExternalName && !self.cluster_ips.is_empty()
+    }
+}
