@@ -124,9 +124,38 @@ pub fn build_to(variant: Variant, destination: &Path, warnings: Warnings) -> Res
     Ok(())
 }
 
+/// Runs clippy on what only compiles for BPF; a warning is an error.
+pub fn clippy() -> Result<()> {
+    let toolchain = Toolchain::find()?;
+    let driver = toolchain
+        .compiler
+        .clippy_driver()
+        .context("no clippy for the kernel programs: run `cargo xtask setup`")?;
+    let mut command = command(&toolchain, Variant::default(), "check")?;
+    // What `cargo clippy` does, which a toolchain outside rustup has no such command for.
+    command
+        .env("RUSTC_WORKSPACE_WRAPPER", driver)
+        .env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
+    perform(command, &toolchain)?;
+    Ok(())
+}
+
 /// Compiles with cargo and returns where cargo left the object.
 fn compile(toolchain: &Toolchain, variant: Variant, warnings: Warnings) -> Result<PathBuf> {
-    let mut command = command(toolchain, variant)?;
+    let report = perform(command(toolchain, variant, "build")?, toolchain)?;
+    if warnings == Warnings::Denied && report.warnings > 0 {
+        bail!(
+            "building the kernel programs gave {} warnings, and warnings are denied here",
+            report.warnings
+        );
+    }
+    report
+        .executable
+        .context("cargo built no sluice-ebpf: dataplane-ebpf has no such program")
+}
+
+/// Runs cargo, showing what the compiler says.
+fn perform(mut command: Command, toolchain: &Toolchain) -> Result<Report> {
     eprintln!(
         "+ {} # with {}",
         process::describe(&command),
@@ -145,23 +174,19 @@ fn compile(toolchain: &Toolchain, variant: Variant, warnings: Warnings) -> Resul
     if !status.success() {
         bail!("building the kernel programs failed");
     }
-    if warnings == Warnings::Denied && report.warnings > 0 {
-        bail!(
-            "building the kernel programs gave {} warnings, and warnings are denied here",
-            report.warnings
-        );
-    }
-    report
-        .executable
-        .context("cargo built no sluice-ebpf: dataplane-ebpf has no such program")
+    Ok(report)
 }
 
-fn command(toolchain: &Toolchain, variant: Variant) -> Result<Command> {
+fn command(toolchain: &Toolchain, variant: Variant, subcommand: &str) -> Result<Command> {
     let compiler = &toolchain.compiler;
-    let mut command = workspace::clean_cargo();
+    let mut command = match compiler.route {
+        Route::Shipped => workspace::clean_cargo(),
+        // Cargo must be of the nightly too: a stable one refuses -Z.
+        Route::BuildStd => workspace::clean_cargo_of(&compiler.rustc.path.with_file_name("cargo")),
+    };
     command
         .args([
-            "build",
+            subcommand,
             "--package",
             "dataplane-ebpf",
             "--bin",
@@ -188,12 +213,7 @@ fn command(toolchain: &Toolchain, variant: Variant) -> Result<Command> {
     match compiler.route {
         // The compiler is a stable one; inline assembler for BPF is an unstable feature.
         Route::Shipped => command.env("RUSTC_BOOTSTRAP", "1"),
-        // Cargo itself must be of the nightly too: a stable one refuses -Z.
-        Route::BuildStd => {
-            let cargo = compiler.rustc.path.with_file_name("cargo");
-            command = with_program(&command, &cargo);
-            command.args(["-Z", "build-std=core"])
-        }
+        Route::BuildStd => command.args(["-Z", "build-std=core"]),
     };
     if let Some(dir) = compiler.llvm_bin() {
         process::prepend_path(&mut command, &dir)?;
@@ -209,22 +229,6 @@ fn rust_flags(linker: &Path, cpu: Cpu) -> [String; 5] {
         format!("-Ctarget-cpu={}", cpu.name()),
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
     ]
-}
-
-/// The same command with another program.
-fn with_program(command: &Command, program: &Path) -> Command {
-    let mut new = Command::new(program);
-    new.args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => new.env(name, value),
-            None => new.env_remove(name),
-        };
-    }
-    if let Some(dir) = command.get_current_dir() {
-        new.current_dir(dir);
-    }
-    new
 }
 
 /// What cargo's JSON messages said.

@@ -1,7 +1,12 @@
 //! Developer tasks: `cargo xtask <task>`.
 
+mod build;
 mod ebpf;
+mod lab;
+mod privilege;
 mod process;
+mod setup;
+mod test;
 mod toolchain;
 mod workspace;
 
@@ -23,8 +28,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Find, or install, what this machine needs.
+    Setup(setup::Args),
     /// Build the kernel programs to target/bpf/sluice-ebpf.
     BuildEbpf(ebpf::Variant),
+    /// Build the kernel programs, the agent and the lab.
+    Build(build::Args),
+    /// Run the tests; the last line is `N passed, N failed`.
+    Test(test::Args),
+    /// Run the guide's scenario and print what was measured.
+    #[command(disable_help_flag = true)]
+    Demo(lab::Args),
+    /// Measure Sluice beside its alternatives.
+    #[command(disable_help_flag = true)]
+    Bench(lab::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +56,14 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> Result<()> {
     match task {
-        Task::BuildEbpf(variant) => ebpf::build(variant),
+        Task::Setup(args) => setup::run(&args),
+        Task::BuildEbpf(variant) => {
+            setup::ensure(&[setup::Part::Bpf])?;
+            ebpf::build(variant)
+        }
+        Task::Build(args) => build::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Demo(args) => lab::run("demo", args),
+        Task::Bench(args) => lab::run("bench", args),
     }
 }

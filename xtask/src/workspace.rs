@@ -51,21 +51,39 @@ pub fn metadata(args: &[&str]) -> Result<Value> {
 ///
 /// The user's own settings (`RUSTFLAGS`, `CARGO_TARGET_DIR`, `RUSTUP_TOOLCHAIN`) stay.
 pub fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
-    for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(is_set_for_a_package) {
-            command.env_remove(name);
-        }
-    }
-    command
+    without(&running_cargo(), is_set_for_a_package)
 }
 
 /// Like [`cargo`], but without anything of the user's that would change what is compiled or where it goes.
 pub fn clean_cargo() -> Command {
-    let mut command = cargo();
+    clean_cargo_of(&running_cargo())
+}
+
+/// Like [`clean_cargo`], with another toolchain's cargo.
+pub fn clean_cargo_of(cargo: &Path) -> Command {
+    without(cargo, |name| {
+        is_set_for_a_package(name) || changes_the_build(name)
+    })
+}
+
+/// The triple of this machine.
+pub fn host() -> Result<String> {
+    let said = process::output(cargo().arg("-vV"))?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("cargo -vV names no host")
+}
+
+fn running_cargo() -> PathBuf {
+    env::var_os("CARGO")
+        .unwrap_or_else(|| "cargo".into())
+        .into()
+}
+
+fn without(cargo: &Path, unwanted: impl Fn(&str) -> bool) -> Command {
+    let mut command = Command::new(cargo);
+    command.current_dir(root());
     for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(changes_the_build) {
+        if name.to_str().is_some_and(&unwanted) {
             command.env_remove(name);
         }
     }

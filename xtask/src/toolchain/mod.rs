@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Result;
 
-pub use linker::{LINKER_VERSION, Linker};
+pub use linker::{LINKER_LLVMS, LINKER_VERSION, Linker};
 pub use rustc::{Rustc, Version};
 
 use crate::process;
@@ -59,7 +59,7 @@ impl Compiler {
     /// What the compiler at `path` can do; none if it cannot compile for BPF.
     fn probe(path: &Path) -> Option<Self> {
         let rustc = Rustc::probe(path).ok()?;
-        let route = rustc.route()?;
+        let route = (rustc.version >= oldest_compiler()).then(|| rustc.route())??;
         Some(Self { route, rustc })
     }
 
@@ -67,6 +67,12 @@ impl Compiler {
     pub fn llvm_bin(&self) -> Option<PathBuf> {
         let dir = PathBuf::from(format!("/usr/lib/llvm-{}/bin", self.rustc.llvm_major));
         (self.route == Route::Shipped && dir.is_dir()).then_some(dir)
+    }
+
+    /// The driver of the lints that belong to this compiler, if they are installed.
+    pub fn clippy_driver(&self) -> Option<PathBuf> {
+        let driver = self.rustc.path.with_file_name("clippy-driver");
+        driver.is_file().then_some(driver)
     }
 
     /// One line for people.
@@ -93,14 +99,17 @@ impl Toolchain {
                 "no compiler for the kernel programs: run `cargo xtask setup`, which installs one"
             )
         })?;
-        let linker = Linker::find().ok_or_else(|| {
-            anyhow::anyhow!("bpf-linker is missing: run `cargo xtask setup`, which builds it")
-        })?;
+        let linker = Linker::find(&compiler)?;
         Ok(Self {
             compiler,
             linker: linker.path,
         })
     }
+}
+
+/// The oldest compiler that this workspace compiles with.
+pub fn oldest_compiler() -> Version {
+    Version::parse(env!("CARGO_PKG_RUST_VERSION")).expect("the workspace states its rust-version")
 }
 
 /// Compilers to look at, best first: what `SLUICE_BPF_RUSTC` names and nothing else, or the system's and rustup's nightlies.

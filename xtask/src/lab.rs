@@ -1,0 +1,28 @@
+//! The tasks that the lab performs: demo and benchmarks.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::{
+    build::{self, Profile},
+    privilege::Privilege,
+    process,
+    setup::{self, Part},
+};
+
+/// What is handed to the lab as it is.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Options of the lab's command, for instance `--json FILE`; `--help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
+}
+
+/// Prepares the machine, builds, and runs a command of the lab as root.
+pub fn run(name: &str, args: Args) -> Result<()> {
+    setup::ensure(&[Part::Kernel, Part::Programs, Part::Bpf])?;
+    let built = build::all(Profile::Release)?;
+    let mut command = Privilege::find().command(built.variables(), &built.lab)?;
+    process::run(command.arg(name).args(args.args))
+}
