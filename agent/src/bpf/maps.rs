@@ -4,17 +4,12 @@ use std::{
     collections::BTreeMap, io, marker::PhantomData, mem::MaybeUninit, os::fd::OwnedFd, sync::Arc,
 };
 
-use dataplane_common::abi::Abi;
+use dataplane_common::abi::{Abi, from_bytes};
 
 use super::{
-    Error,
-    sys::{Cursor, RawMap, is_refusal, kind},
+    Error, Pass, bulk,
+    sys::{RawMap, kind},
 };
-
-/// Entries that one call reads or writes.
-const CHUNK: usize = 4_096;
-/// From this many entries on, a batch is cheaper than single calls.
-const BATCH_FROM: usize = 16;
 
 /// The dataplane's maps, by name.
 #[derive(Clone, Debug, Default)]
@@ -132,7 +127,7 @@ impl<K: Abi, V: Abi> Table<K, V> {
         let mut value = zeroed::<V>();
         let found = self
             .map
-            .lookup(bytes(std::slice::from_ref(key)), bytes_of(&mut value))
+            .lookup(bytes(std::slice::from_ref(key)), bytes_mut(std::slice::from_mut(&mut value)))
             .map_err(|error| self.error("reading", error))?;
         Ok(found.then_some(value))
     }
@@ -162,59 +157,26 @@ impl<K: Abi, V: Abi> Table<K, V> {
             .map_err(|error| self.error("deleting", error))
     }
 
-    /// Writes entries in order, in batches where that is cheaper. Those before a failing one are
-    /// written.
+    /// Writes entries in order. Those before a failing one are written.
     ///
     /// # Errors
     ///
     /// The kernel's, with the number of entries written.
     pub fn put_all(&self, entries: &[(K, V)]) -> Result<(), (usize, Error)> {
-        let (mut done, mut rest) = (0, entries);
-        while rest.len() >= BATCH_FROM {
-            let chunk = &rest[..rest.len().min(CHUNK)];
-            let keys: Vec<K> = chunk.iter().map(|(key, _)| *key).collect();
-            let values: Vec<V> = chunk.iter().map(|(_, value)| *value).collect();
-            let (count, result) = self.map.update_batch(bytes(&keys), bytes(&values));
-            done += count;
-            rest = &rest[count..];
-            match result {
-                Ok(()) => {}
-                Err(error) if is_refusal(&error) => break,
-                Err(error) => return Err((done, self.error("writing", error))),
-            }
-        }
-        for (key, value) in rest {
-            self.put(key, value).map_err(|error| (done, error))?;
-            done += 1;
-        }
-        Ok(())
+        let keys: Vec<K> = entries.iter().map(|(key, _)| *key).collect();
+        let values: Vec<V> = entries.iter().map(|(_, value)| *value).collect();
+        bulk::put(&self.map, bytes(&keys), bytes(&values))
+            .map_err(|(done, error)| (done, self.error("writing", error)))
     }
 
-    /// Deletes entries; keys that are not there are passed over.
+    /// Deletes entries; a key that is not there is passed over.
     ///
     /// # Errors
     ///
     /// The kernel's, with the number of keys dealt with.
     pub fn delete_all(&self, keys: &[K]) -> Result<(), (usize, Error)> {
-        let (mut done, mut rest) = (0, keys);
-        while rest.len() >= BATCH_FROM {
-            let chunk = &rest[..rest.len().min(CHUNK)];
-            let (count, result) = self.map.delete_batch(bytes(chunk));
-            let dealt_with = match result {
-                Ok(()) => count,
-                // The batch stopped at a key that is not there.
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => count + 1,
-                Err(error) if is_refusal(&error) => break,
-                Err(error) => return Err((done + count, self.error("deleting", error))),
-            };
-            done += dealt_with;
-            rest = &rest[dealt_with.min(rest.len())..];
-        }
-        for key in rest {
-            self.delete(key).map_err(|error| (done, error))?;
-            done += 1;
-        }
-        Ok(())
+        bulk::delete(&self.map, bytes(keys))
+            .map_err(|(done, error)| (done, self.error("deleting", error)))
     }
 
     /// All entries; an array's empty ones too.
@@ -225,13 +187,13 @@ impl<K: Abi, V: Abi> Table<K, V> {
     pub fn entries(&self) -> Result<Vec<(K, V)>, Error> {
         let mut all = Vec::new();
         let mut pass = Pass::default();
-        while let Some(slice) = self.slice(&mut pass, CHUNK)? {
+        while let Some(slice) = self.slice(&mut pass, bulk::CHUNK)? {
             all.extend(slice);
         }
         Ok(all)
     }
 
-    /// The next entries of a pass over the map, at least one and about `size`; `None` at the end.
+    /// The next entries of a pass over the map, about `size`; `None` at the end.
     ///
     /// Entries that come and go meanwhile may be missed or met twice.
     ///
@@ -239,89 +201,20 @@ impl<K: Abi, V: Abi> Table<K, V> {
     ///
     /// The kernel's.
     pub fn slice(&self, pass: &mut Pass, size: usize) -> Result<Option<Vec<(K, V)>>, Error> {
-        if pass.ended {
-            return Ok(None);
-        }
-        let answer = if pass.single {
-            self.walk(pass, size)
-        } else {
-            match self.batch(pass, size) {
-                Err(error) if is_refusal(&error) && !pass.begun => {
-                    pass.single = true;
-                    self.walk(pass, size)
-                }
-                answer => answer,
-            }
-        };
-        let entries = answer.map_err(|error| self.error("listing", error))?;
-        pass.begun = true;
-        if entries.is_empty() && pass.ended {
-            return Ok(None);
-        }
-        Ok(Some(entries))
-    }
-
-    fn batch(&self, pass: &mut Pass, size: usize) -> io::Result<Vec<(K, V)>> {
-        let mut size = size.max(BATCH_FROM).max(pass.least);
-        loop {
-            let mut keys = vec![zeroed::<K>(); size];
-            let mut values = vec![zeroed::<V>(); size];
-            let read = self.map.lookup_batch(
-                &mut pass.cursor,
-                bytes_mut(&mut keys),
-                bytes_mut(&mut values),
-            );
-            match read {
-                Ok((count, more)) => {
-                    pass.ended = !more;
-                    return Ok(keys.into_iter().zip(values).take(count).collect());
-                }
-                // A hash bucket that does not fit.
-                Err(error)
-                    if error.raw_os_error() == Some(libc::ENOSPC)
-                        && size < self.capacity() as usize =>
-                {
-                    size *= 4;
-                    pass.least = size;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Key by key, for kernels without batches on this kind of map.
-    fn walk(&self, pass: &mut Pass, size: usize) -> io::Result<Vec<(K, V)>> {
-        let mut entries = Vec::new();
-        let mut next = zeroed::<K>();
-        while entries.len() < size {
-            let from = (!pass.key.is_empty()).then_some(pass.key.as_slice());
-            if !self.map.next_key(from, bytes_of(&mut next))? {
-                pass.ended = true;
-                break;
-            }
-            pass.key = bytes(std::slice::from_ref(&next)).to_vec();
-            let mut value = zeroed::<V>();
-            if self.map.lookup(&pass.key, bytes_of(&mut value))? {
-                entries.push((next, value));
-            }
-        }
-        Ok(entries)
+        let read =
+            bulk::next(&self.map, pass, size).map_err(|error| self.error("listing", error))?;
+        Ok(read.map(|read| {
+            let keys = read.keys.chunks_exact(size_of::<K>());
+            let values = read.values.chunks_exact(size_of::<V>());
+            keys.zip(values)
+                .filter_map(|(key, value)| Some((from_bytes(key)?, from_bytes(value)?)))
+                .collect()
+        }))
     }
 
     fn error(&self, what: &'static str, source: io::Error) -> Error {
         Error::map(&self.name, what, source)
     }
-}
-
-/// How far a pass over a map has come.
-#[derive(Debug, Default)]
-pub struct Pass {
-    cursor: Cursor,
-    key: Vec<u8>,
-    single: bool,
-    begun: bool,
-    ended: bool,
-    least: usize,
 }
 
 /// A per-CPU array of counters.
@@ -379,10 +272,6 @@ fn bytes_mut<T: Abi>(values: &mut [T]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
-fn bytes_of<T: Abi>(value: &mut T) -> &mut [u8] {
-    bytes_mut(std::slice::from_mut(value))
-}
-
 fn zeroed<T: Abi>() -> T {
     // SAFETY: every bit pattern is valid for an `Abi` type, so all zeros is.
     unsafe { MaybeUninit::zeroed().assume_init() }
@@ -403,7 +292,7 @@ mod tests {
     #[test]
     fn values_are_their_bytes() {
         let mut value = zeroed::<u32>();
-        bytes_of(&mut value).copy_from_slice(&7u32.to_ne_bytes());
+        bytes_mut(std::slice::from_mut(&mut value)).copy_from_slice(&7u32.to_ne_bytes());
         assert_eq!(value, 7);
         assert_eq!(bytes(&[1u32, 2]).len(), 8);
     }

@@ -1,6 +1,7 @@
 //! The kernel programs and maps: loading, pinning, attaching, adopting, reading and writing.
 
 mod attach;
+mod bulk;
 mod cgroup;
 mod cleanup;
 mod clsact;
@@ -15,11 +16,12 @@ mod program;
 mod sys;
 
 pub use attach::{AttachMode, Attached};
+pub use bulk::Pass;
 pub use cleanup::{CleanupReport, cleanup};
 pub use error::Error;
 pub use layout::KeptCapacity;
 pub use load::{Adoption, Dataplane, LoadOptions, open};
-pub use maps::{Counters, Maps, Pass, Table};
+pub use maps::{Counters, Maps, Table};
 pub use probe::{Jiffies, find_cgroup_root, kernel_hz, knows_csum_ipv6, netns_cookie};
 pub use program::{Hook, SOCKET_HOOKS};
 
