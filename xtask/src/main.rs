@@ -3,6 +3,7 @@
 mod build;
 mod ebpf;
 mod lab;
+mod lint;
 mod privilege;
 mod process;
 mod setup;
@@ -34,6 +35,8 @@ enum Task {
     BuildEbpf(ebpf::Variant),
     /// Build the kernel programs, the agent and the lab.
     Build(build::Args),
+    /// Check formatting, lints, documents, dependencies and the kernel programs.
+    Lint,
     /// Run the tests; the last line is `N passed, N failed`.
     Test(test::Args),
     /// Run the guide's scenario and print what was measured.
@@ -62,6 +65,7 @@ fn perform(task: Task) -> Result<()> {
             ebpf::build(variant)
         }
         Task::Build(args) => build::run(&args),
+        Task::Lint => lint::run(),
         Task::Test(args) => test::run(&args),
         Task::Demo(args) => lab::run("demo", args),
         Task::Bench(args) => lab::run("bench", args),
