@@ -1,3 +1,5 @@
 //! The agent.
 
 pub mod bpf;
+pub mod convert;
+pub mod source;

@@ -1,0 +1,283 @@
+//! From objects as they are read to the model's events.
+//!
+//! An object that cannot be understood hurts only itself: the version before it stays in force. A
+//! NetworkPolicy without a version before it is taken without the parts that cannot be understood,
+//! which makes it allow less.
+
+pub mod fields;
+mod gateway;
+mod istio;
+mod nodes;
+mod policies;
+mod services;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dataplane_model::snapshot::{self as model, Event, Key, RouteKind};
+use tracing::{info, warn};
+
+use crate::source::routes::DestinationRule;
+use crate::source::{Change, Kind, Object, ObjectKey, Origin, Problem};
+use fields::{Fault, Note};
+
+pub use nodes::NAMESPACE_NAME_LABEL;
+
+/// What is said of everything that only a proxy for HTTP could do.
+const L7_PROXY: &str = "needs the L7 proxy, which is not available yet";
+
+/// Converts changes, and knows what is wrong with the objects now.
+#[derive(Debug, Default)]
+pub struct Converter {
+    known: BTreeMap<ObjectKey, Known>,
+    /// How many objects each namespace has.
+    members: BTreeMap<String, usize>,
+    /// Namespaces in force, declared or implied by their objects.
+    namespaces: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    origin: Origin,
+    /// The last version, where it is needed to convert others or to convert it again.
+    object: Option<Arc<Object>>,
+    /// The key under which some version is in force.
+    in_force: Option<Key>,
+    /// What is in force is a policy without the parts that could not be understood.
+    closed: bool,
+    problems: Vec<Problem>,
+}
+
+impl Converter {
+    /// The events that follow from a change.
+    pub fn convert(&mut self, change: Change) -> Vec<Event> {
+        let mut events = Vec::new();
+        match change {
+            Change::Apply { object, origin } => self.apply(&object, origin, &mut events),
+            Change::Delete(key) => self.delete(&key, &mut events),
+        }
+        events
+    }
+
+    /// All that is wrong with the objects, or is to be known about them.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.known.values().flat_map(|known| &known.problems)
+    }
+
+    fn apply(&mut self, object: &Arc<Object>, origin: Origin, events: &mut Vec<Event>) {
+        let key = object.key();
+        if !self.known.contains_key(&key) && key.kind.namespaced() {
+            self.add_member(&key.namespace, events);
+        }
+        if key.kind == Kind::Namespace {
+            self.namespaces.insert(key.name.clone());
+        }
+        let keeps = matches!(key.kind, Kind::VirtualService | Kind::DestinationRule);
+        let before = self.known.remove(&key);
+        let in_force = before.as_ref().and_then(|known| known.in_force.clone());
+        let closed = before.as_ref().is_some_and(|known| known.closed);
+        let known = Known {
+            origin,
+            object: keeps.then(|| Arc::clone(object)),
+            in_force,
+            closed,
+            problems: before.map(|known| known.problems).unwrap_or_default(),
+        };
+        self.known.insert(key.clone(), known);
+        self.refresh(&key, object, events);
+        if key.kind == Kind::DestinationRule {
+            self.refresh_virtual_services(events);
+        }
+    }
+
+    fn delete(&mut self, key: &ObjectKey, events: &mut Vec<Event>) {
+        let Some(known) = self.known.remove(key) else {
+            return;
+        };
+        match key.kind {
+            Kind::Namespace if self.members.contains_key(&key.name) => {
+                events.push(implied_namespace(&key.name));
+            }
+            Kind::Namespace => {
+                self.namespaces.remove(&key.name);
+                events.extend(known.in_force.map(Event::Delete));
+            }
+            _ => events.extend(known.in_force.map(Event::Delete)),
+        }
+        if key.kind == Kind::DestinationRule {
+            self.refresh_virtual_services(events);
+        }
+        if key.kind.namespaced() {
+            self.drop_member(&key.namespace, events);
+        }
+    }
+
+    fn add_member(&mut self, namespace: &str, events: &mut Vec<Event>) {
+        *self.members.entry(namespace.to_owned()).or_default() += 1;
+        if self.namespaces.insert(namespace.to_owned()) {
+            events.push(implied_namespace(namespace));
+        }
+    }
+
+    fn drop_member(&mut self, namespace: &str, events: &mut Vec<Event>) {
+        let Some(count) = self.members.get_mut(namespace) else {
+            return;
+        };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        self.members.remove(namespace);
+        let declared = ObjectKey::new(Kind::Namespace, None, namespace);
+        if !self.known.contains_key(&declared) && self.namespaces.remove(namespace) {
+            events.push(Event::Delete(Key::Namespace(namespace.into())));
+        }
+    }
+
+    fn refresh_virtual_services(&mut self, events: &mut Vec<Event>) {
+        let services = self.known.iter().filter_map(|(key, known)| {
+            let object = known.object.as_ref()?;
+            (key.kind == Kind::VirtualService).then(|| (key.clone(), Arc::clone(object)))
+        });
+        for (key, object) in services.collect::<Vec<_>>() {
+            self.refresh(&key, &object, events);
+        }
+    }
+
+    /// Converts a known object's new version, and notes what is wrong with it.
+    fn refresh(&mut self, key: &ObjectKey, object: &Object, events: &mut Vec<Event>) {
+        let mut notes = Vec::new();
+        let outcome = convert(key, object, &self.destination_rules(key), &mut notes);
+        let Some(known) = self.known.get_mut(key) else {
+            return;
+        };
+        let mut problems: Vec<Problem> = notes.into_iter().map(|note| known.problem(key, note)).collect();
+        let (faults, effect) = known.settle(outcome, events);
+        let bad = faults.into_iter().map(|Fault { field, message }| {
+            known.problem(key, Note { field, message, effect: effect.to_owned() })
+        });
+        let bad: Vec<_> = bad.collect();
+        for problem in bad.iter().filter(|problem| !known.problems.contains(problem)) {
+            warn!("{problem}");
+        }
+        for note in problems.iter().filter(|problem| !known.problems.contains(problem)) {
+            info!("{note}");
+        }
+        problems.extend(bad);
+        known.problems = problems;
+    }
+
+    /// The DestinationRules, for an object that needs them.
+    fn destination_rules(&self, key: &ObjectKey) -> Vec<(ObjectKey, Arc<Object>)> {
+        if key.kind != Kind::VirtualService {
+            return Vec::new();
+        }
+        let rules = self.known.iter().filter(|(key, _)| key.kind == Kind::DestinationRule);
+        rules
+            .filter_map(|(key, known)| Some((key.clone(), Arc::clone(known.object.as_ref()?))))
+            .collect()
+    }
+}
+
+impl Known {
+    fn problem(&self, key: &ObjectKey, note: Note) -> Problem {
+        Problem {
+            origin: self.origin.clone(),
+            object: Some(key.clone()),
+            field: note.field,
+            message: note.message,
+            effect: note.effect,
+        }
+    }
+
+    /// Takes an outcome; returns what is wrong and what holds because of it.
+    fn settle(&mut self, outcome: Outcome, events: &mut Vec<Event>) -> (Vec<Fault>, &'static str) {
+        match outcome {
+            Outcome::Object(object) => {
+                self.in_force = object.key();
+                self.closed = false;
+                events.push(Event::Apply(*object));
+                (Vec::new(), "")
+            }
+            Outcome::Nothing => {
+                events.extend(self.in_force.take().map(Event::Delete));
+                (Vec::new(), "")
+            }
+            Outcome::Bad(faults, _) if self.in_force.is_some() && !self.closed => {
+                (faults, "the version read before stays in force")
+            }
+            Outcome::Bad(faults, None) => (faults, "the object does not exist for the agent"),
+            Outcome::Bad(faults, Some(closed)) => {
+                let policy = model::Object::Policy(*closed);
+                self.in_force = policy.key();
+                self.closed = true;
+                events.push(Event::Apply(policy));
+                (faults, "its pods are isolated, and what could not be understood allows nothing")
+            }
+        }
+    }
+}
+
+enum Outcome {
+    Object(Box<model::Object>),
+    Nothing,
+    Bad(Vec<Fault>, Option<Box<model::NetworkPolicy>>),
+}
+
+fn convert(
+    key: &ObjectKey,
+    object: &Object,
+    rules: &[(ObjectKey, Arc<Object>)],
+    notes: &mut Vec<Note>,
+) -> Outcome {
+    let some = |object| Ok(Some(object));
+    let route = |route: Option<model::Route>| route.map(model::Object::Route);
+    let converted: Result<Option<model::Object>, Fault> = match object {
+        Object::Namespace(namespace) => {
+            some(model::Object::Namespace(nodes::namespace(&key.name, Some(namespace))))
+        }
+        Object::Node(node) => nodes::node(key, node).map(|node| Some(model::Object::Node(node))),
+        Object::Pod(pod) => nodes::pod(key, pod).map(|pod| Some(model::Object::Pod(pod))),
+        Object::Service(service) => services::service(key, service, notes)
+            .map(|service| service.map(model::Object::Service)),
+        Object::EndpointSlice(slice) => services::endpoint_slice(key, slice, notes)
+            .map(|slice| slice.map(model::Object::Slice)),
+        Object::NetworkPolicy(policy) => {
+            let read = policies::policy(key, policy, notes);
+            if !read.faults.is_empty() {
+                return Outcome::Bad(read.faults, Some(Box::new(read.policy)));
+            }
+            some(model::Object::Policy(read.policy))
+        }
+        Object::HttpRoute(http) => gateway::http_route(key, http, notes).map(route),
+        Object::TcpRoute(l4) => gateway::l4_route(key, RouteKind::Tcp, l4, notes).map(route),
+        Object::UdpRoute(l4) => gateway::l4_route(key, RouteKind::Udp, l4, notes).map(route),
+        Object::VirtualService(service) => {
+            let rules: Vec<(&ObjectKey, &DestinationRule)> = rules
+                .iter()
+                .filter_map(|(key, object)| match &**object {
+                    Object::DestinationRule(rule) => Some((key, &**rule)),
+                    _ => None,
+                })
+                .collect();
+            istio::virtual_service(key, service, &rules, notes).map(route)
+        }
+        Object::DestinationRule(rule) => istio::destination_rule(key, rule, notes).map(|()| None),
+    };
+    match converted {
+        Ok(Some(object)) => Outcome::Object(Box::new(object)),
+        Ok(None) => Outcome::Nothing,
+        Err(fault) => Outcome::Bad(vec![fault], None),
+    }
+}
+
+fn model_key(key: &ObjectKey) -> model::ObjectKey {
+    model::ObjectKey::new(key.namespace.as_str(), key.name.as_str())
+}
+
+fn implied_namespace(name: &str) -> Event {
+    Event::Apply(model::Object::Namespace(nodes::namespace(name, None)))
+}
+
+#[cfg(test)]
+mod tests;
