@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 
@@ -32,6 +33,8 @@ pub struct Run {
     dir: PathBuf,
     /// Held, not read: its lock tells other runs that this one is alive.
     _lock: File,
+    /// Its processes are to outlive this one.
+    lasting: AtomicBool,
 }
 
 impl Run {
@@ -69,6 +72,7 @@ impl Run {
             id,
             dir,
             _lock: lock,
+            lasting: AtomicBool::new(false),
         }))
     }
 
@@ -90,6 +94,16 @@ impl Run {
     /// The full name of one of the run's namespaces.
     pub fn netns_name(&self, name: &str) -> String {
         format!("{}{name}", netns_prefix(&self.id))
+    }
+
+    /// Lets the servers that are started from now on outlive this process: the run will be kept.
+    pub fn make_lasting(&self) {
+        self.lasting.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether servers are to outlive this process.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.lasting.load(Ordering::Relaxed)
     }
 
     /// Lets everything stay after the process ends; `sluice-lab remove` takes it away.

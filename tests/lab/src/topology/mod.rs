@@ -61,16 +61,26 @@ impl Cluster {
     /// # Errors
     /// Not root, or the kernel refuses something.
     pub fn new(nodes: u8, cni: Cni) -> Result<Cluster> {
+        Cluster::of(&vec![cni; nodes.into()])
+    }
+
+    /// [`Cluster::new`] with a node for each style given.
+    ///
+    /// # Errors
+    /// Not root, or the kernel refuses something.
+    pub fn of(nodes: &[Cni]) -> Result<Cluster> {
         ensure!(
-            (1..=9).contains(&nodes),
-            "a cluster has 1 to 9 nodes, not {nodes}"
+            (1..=9).contains(&nodes.len()),
+            "a cluster has 1 to 9 nodes, not {}",
+            nodes.len()
         );
         let run = Run::start()?;
         let underlay = make_underlay(&run)?;
         let outside = Arc::new(Netns::create(&run, "outside")?);
         node::plug(&underlay, &outside, "outside", addr::OUTSIDE)?;
-        let nodes = (1..=nodes)
-            .map(|index| Ok(Arc::new(Node::create(&run, &underlay, index, cni)?)))
+        let nodes = (1..)
+            .zip(nodes)
+            .map(|(index, cni)| Ok(Arc::new(Node::create(&run, &underlay, index, *cni)?)))
             .collect::<Result<Vec<_>>>()?;
         let cluster = Cluster {
             nodes,
