@@ -1,8 +1,16 @@
 //! From the objects of a cluster to the contents of the BPF maps, as pure functions.
 //!
-//! `Snapshot` (current objects) -> `compile` -> `Desired` (one sorted table per map) -> `Plan` (ordered
-//! map operations) -> `MapStore`. Nothing here does I/O.
+//! [`snapshot`] (current objects) -> [`compile`] -> [`Desired`](compile::Desired) (one sorted table per
+//! map) -> [`Plan`](plan::Plan) (ordered operations) -> [`MapStore`](store::MapStore). Nothing here does
+//! I/O. Beside the compiler stand [`oracle`], which says from the objects alone what must happen to a
+//! packet, and [`eval`], which says what the kernel makes of the compiled tables.
 
 #![forbid(unsafe_code)]
 
+pub mod capacity;
+pub mod compile;
+pub mod ids;
+pub mod plan;
 pub mod snapshot;
+pub mod store;
+pub mod tables;

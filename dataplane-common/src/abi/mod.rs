@@ -41,6 +41,21 @@ unsafe impl Abi for u32 {}
 // SAFETY: as above.
 unsafe impl Abi for u64 {}
 
+/// The bytes of a key or value, as a map holds them.
+pub fn bytes_of<T: Abi>(value: &T) -> &[u8] {
+    // SAFETY: `T` is `Abi`: no padding, so all its bytes are initialised; they live as long as `value`.
+    unsafe { core::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
+}
+
+/// The key or value with these bytes; `None` if their number is not its size.
+pub fn from_bytes<T: Abi>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() != size_of::<T>() {
+        return None;
+    }
+    // SAFETY: `bytes` has the size of `T`, of which every bit pattern is a valid value.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
 /// Implements [`Abi`] for a type and asserts its size, which is the sum of its fields' sizes.
 macro_rules! abi {
     ($($ty:ty = $size:expr),+ $(,)?) => {
@@ -52,3 +67,21 @@ macro_rules! abi {
     };
 }
 pub(crate) use abi;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_round_trip() {
+        let key = IdKey {
+            high: 1,
+            low: 2,
+            kind: 3,
+            reserved: 0,
+        };
+        assert_eq!(from_bytes::<IdKey>(bytes_of(&key)), Some(key));
+        assert_eq!(from_bytes::<IdKey>(&bytes_of(&key)[1..]), None);
+        assert_eq!(bytes_of(&Port::new(0x1234)), [0x12, 0x34]);
+    }
+}

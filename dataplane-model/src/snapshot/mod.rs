@@ -141,6 +141,14 @@ impl Snapshot {
         self.awaited.is_empty()
     }
 
+    /// Labels of a namespace. `kubernetes.io/metadata.name` is there as the API server sets it, even if
+    /// the namespace's own object is not known.
+    pub fn namespace_labels(&self, namespace: &Text) -> Labels {
+        let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
+        labels.insert(Text::from("kubernetes.io/metadata.name"), namespace.clone());
+        labels
+    }
+
     /// Folds an event in. Returns false if nothing changed.
     pub fn apply(&mut self, event: Event) -> bool {
         match event {

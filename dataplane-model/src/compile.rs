@@ -1,0 +1,116 @@
+//! From a snapshot to the contents of the maps.
+//!
+//! The result depends on the snapshot and on the numbers in the id table, never on earlier events.
+
+mod endpoints;
+mod policy;
+mod routes;
+mod services;
+mod subjects;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use dataplane_common::abi::{Addr4, Addr6, RowKey, RowVal};
+
+use crate::capacity::CapacityError;
+use crate::ids::IdTable;
+use crate::snapshot::Snapshot;
+use crate::tables::Tables;
+pub use policy::PolicyState;
+
+/// What the maps should hold.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Desired {
+    /// Contents of the maps.
+    pub tables: Tables,
+    /// Rows that are needed only while pods and addresses change over from the last plan's policy.
+    pub transition: BTreeMap<RowKey, RowVal>,
+    /// What the numbers of rulesets, identities and CIDR sets in `tables` mean.
+    pub policy: Arc<PolicyState>,
+    /// Every source was in sync: what is not here is gone.
+    pub complete: bool,
+    /// Objects that could not be served as they ask for.
+    pub notices: Vec<Notice>,
+}
+
+/// Something that the owner of an object should know.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Notice {
+    /// Kind, namespace and name of the object.
+    pub object: String,
+    /// What is wrong, and what is done about it.
+    pub text: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.object, self.text)
+    }
+}
+
+/// Compiles a snapshot.
+///
+/// # Errors
+///
+/// What does not fit in the maps. Nothing of the change should be applied then; the id table is as
+/// good as before.
+pub fn compile(snapshot: &Snapshot, ids: &mut IdTable) -> Result<Desired, Vec<CapacityError>> {
+    ids.begin();
+    let mut compiler = Compiler {
+        snapshot,
+        ids,
+        desired: Desired {
+            complete: snapshot.is_in_sync(),
+            ..Desired::default()
+        },
+        errors: Vec::new(),
+    };
+    let index = endpoints::Index::new(snapshot);
+    let routes = routes::Routes::new(snapshot, &mut compiler.desired.notices);
+    services::compile::<Addr4>(&mut compiler, &index, &routes);
+    services::compile::<Addr6>(&mut compiler, &index, &routes);
+    let policy = policy::compile(&mut compiler);
+    subjects::compile(&mut compiler, &policy);
+    compiler.finish()
+}
+
+/// A compile under way.
+struct Compiler<'a> {
+    snapshot: &'a Snapshot,
+    ids: &'a mut IdTable,
+    desired: Desired,
+    errors: Vec<CapacityError>,
+}
+
+impl Compiler<'_> {
+    /// The value, or `None` after noting why there is none.
+    fn note<T>(&mut self, result: Result<T, CapacityError>) -> Option<T> {
+        result.map_err(|error| self.errors.push(error)).ok()
+    }
+
+    fn notice(&mut self, object: String, text: String) {
+        self.desired.notices.push(Notice { object, text });
+    }
+
+    fn finish(mut self) -> Result<Desired, Vec<CapacityError>> {
+        if self.errors.is_empty() {
+            self.desired.tables.ids = self.ids.in_use();
+            self.desired.notices.sort_unstable();
+            self.desired.notices.dedup();
+            return Ok(self.desired);
+        }
+        self.errors.sort_unstable();
+        // Of each map that is full, the greatest need.
+        self.errors.reverse();
+        self.errors.dedup_by_key(|error| match error {
+            CapacityError::Map { map, .. } => (Some(*map), String::new()),
+            other => (None, other.to_string()),
+        });
+        Err(self.errors)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! Identities, rulesets, rows and CIDR sets.
+//!
+//! Only policies that select a pod of this node count. Each pair of pod and direction gets a ruleset
+//! that its content names; each pod of the cluster gets an identity that says which of those rulesets'
+//! selectors choose it. A row says whether a ruleset lets an identity, or an address in a set of
+//! CIDRs, use a class of ports. Rulesets, identities and sets never change: other content is another
+//! number.
+
+mod cidrs;
+mod identities;
+mod ports;
+mod rulesets;
+mod selectors;
+mod state;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dataplane_common::abi::{Addr4, Addr6};
+
+use super::Compiler;
+use crate::snapshot::{
+    Direction, NetworkPolicy, ObjectKey, Peer, Peers, Pod, PortRange, Ports, Protocol, Rule, Text,
+};
+use selectors::SelectorIndex;
+pub use state::PolicyState;
+use state::{Active, rows};
+
+/// A hash that stands for a selector or a block in rulesets, identities and sets.
+type Fingerprint = (u64, u64);
+
+/// What subjects need to know.
+#[derive(Default)]
+pub(super) struct PodPolicies<'a> {
+    /// Policy of each pod of this node, by its key.
+    pub(super) pods: BTreeMap<&'a ObjectKey, PodPolicy>,
+    /// The pod that has an address.
+    pub(super) by_ip: HashMap<IpAddr, &'a Pod>,
+}
+
+/// Numbers of one pod.
+#[derive(Clone, Copy, Default)]
+pub(super) struct PodPolicy {
+    /// Its identity.
+    pub(super) identity: u32,
+    /// Its ruleset for what it receives, 0 if it is not isolated.
+    pub(super) ingress: u32,
+    /// Its ruleset for what it sends, 0 if it is not isolated.
+    pub(super) egress: u32,
+}
+
+/// Fills the policy maps but for the subjects.
+pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
+    let pods = Pods::new(compiler);
+    let selected = Selected::new(&pods, &compiler.snapshot.policies);
+    let active = selected.active();
+    let identities = identities::compile(compiler, &pods, &active);
+    let named = identities.named_ports();
+    let mut rulesets = rulesets::Rulesets::new(compiler, &named);
+    let mut policies = BTreeMap::new();
+    for (pod, [ingress, egress]) in &selected.pods {
+        let policy = PodPolicy {
+            identity: identities.of(&pod.key),
+            ingress: rulesets.number(pod, Direction::Ingress, ingress),
+            egress: rulesets.number(pod, Direction::Egress, egress),
+        };
+        policies.insert(&pod.key, policy);
+    }
+    let rulesets = rulesets.finish();
+    let blocks = selected.blocks();
+    let mut sets = BTreeMap::new();
+    cidrs::compile::<Addr4>(compiler, &blocks, &mut sets);
+    cidrs::compile::<Addr6>(compiler, &blocks, &mut sets);
+    let state = PolicyState {
+        rulesets,
+        identities: identities.numbers,
+        sets,
+        active: Arc::new(active),
+    };
+    fill_rows(compiler, state);
+    PodPolicies {
+        pods: policies,
+        by_ip: pods.by_ip,
+    }
+}
+
+fn fill_rows(compiler: &mut Compiler<'_>, state: PolicyState) {
+    let desired = &mut compiler.desired;
+    desired.tables.rows = rows(&state);
+    // Rows between what goes and what comes. Those numbers stay reserved until the plan is done.
+    let both = state.joined(&compiler.ids.applied);
+    if both != state {
+        desired.transition = rows(&both);
+        desired
+            .transition
+            .retain(|key, _| !desired.tables.rows.contains_key(key));
+    }
+    desired.policy = Arc::new(state);
+}
+
+/// Pods that policies see.
+struct Pods<'a> {
+    /// All of the cluster.
+    all: Vec<&'a Pod>,
+    /// Those of this node.
+    local: Vec<&'a Pod>,
+    by_ip: HashMap<IpAddr, &'a Pod>,
+}
+
+impl<'a> Pods<'a> {
+    fn new(compiler: &Compiler<'a>) -> Self {
+        let snapshot = compiler.snapshot;
+        let devices: HashSet<_> = snapshot
+            .interfaces
+            .values()
+            .flat_map(|device| &device.addresses)
+            .collect();
+        let has_device = |pod: &Pod| pod.ips.iter().any(|ip| devices.contains(ip));
+        let is_local = |pod: &Pod| {
+            pod.node
+                .as_ref()
+                .map_or_else(|| has_device(pod), |node| *node == snapshot.node.name)
+        };
+        let all: Vec<_> = snapshot
+            .pods
+            .values()
+            .filter(|pod| pod.is_policy_pod())
+            .collect();
+        let local = all.iter().copied().filter(|pod| is_local(pod)).collect();
+        let mut by_ip: HashMap<IpAddr, &Pod> = HashMap::new();
+        for &pod in &all {
+            for &ip in &pod.ips {
+                // Of two pods with one address, the one that stays has it.
+                let owner = by_ip.entry(ip).or_insert(pod);
+                if owner.terminating && !pod.terminating {
+                    *owner = pod;
+                }
+            }
+        }
+        Self { all, local, by_ip }
+    }
+}
+
+/// Policies that select a pod, in the order of their names.
+type Selecting<'a> = Vec<&'a NetworkPolicy>;
+
+/// Pods of this node with the policies that isolate them, for ingress and egress.
+struct Selected<'a> {
+    pods: Vec<(&'a Pod, [Selecting<'a>; 2])>,
+    used: BTreeMap<(&'a ObjectKey, Direction), &'a NetworkPolicy>,
+}
+
+impl<'a> Selected<'a> {
+    fn new(pods: &Pods<'a>, policies: &'a BTreeMap<ObjectKey, NetworkPolicy>) -> Self {
+        let mut by_namespace: HashMap<&Text, SelectorIndex<'a, &'a NetworkPolicy>> = HashMap::new();
+        for policy in policies.values() {
+            by_namespace
+                .entry(&policy.key.namespace)
+                .or_default()
+                .insert(&policy.pods, policy);
+        }
+        let mut selected = Self {
+            pods: Vec::new(),
+            used: BTreeMap::new(),
+        };
+        let mut known: HashMap<_, [Selecting<'a>; 2]> = HashMap::new();
+        for &pod in &pods.local {
+            let policies = known
+                .entry((&pod.key.namespace, &pod.labels))
+                .or_insert_with(|| {
+                    let index = by_namespace.get(&pod.key.namespace);
+                    let mut matching: Vec<_> = index
+                        .map(|index| index.matching(&pod.labels))
+                        .unwrap_or_default();
+                    matching.sort_by_key(|policy| &policy.key);
+                    Direction::ALL.map(|direction| {
+                        matching
+                            .iter()
+                            .copied()
+                            .filter(|policy| policy.rules(direction).is_some())
+                            .collect()
+                    })
+                });
+            for (direction, policies) in Direction::ALL.into_iter().zip(policies.iter()) {
+                selected.used.extend(
+                    policies
+                        .iter()
+                        .map(|policy| ((&policy.key, direction), *policy)),
+                );
+            }
+            selected.pods.push((pod, policies.clone()));
+        }
+        selected
+    }
+
+    /// Rules in force, with the policy and direction they belong to.
+    fn rules(&self) -> impl Iterator<Item = (&'a NetworkPolicy, Direction, &'a Rule)> {
+        self.used.iter().flat_map(|(&(_, direction), &policy)| {
+            policy
+                .rules(direction)
+                .unwrap_or(&[])
+                .iter()
+                .map(move |rule| (policy, direction, rule))
+        })
+    }
+
+    /// Selectors and names of ports that peers are told apart by.
+    fn active(&self) -> Active {
+        let mut active = Active::default();
+        for (policy, direction, rule) in self.rules() {
+            for peer in listed(rule) {
+                if let Peer::Pods { namespaces, pods } = peer {
+                    active.insert(&policy.key.namespace, namespaces, pods);
+                }
+            }
+            if direction == Direction::Egress {
+                active.names.extend(names(rule));
+            }
+        }
+        active
+    }
+
+    /// Blocks of addresses in force.
+    fn blocks(&self) -> Vec<&'a Peer> {
+        let peers = self.rules().flat_map(|(_, _, rule)| listed(rule));
+        peers
+            .filter(|peer| matches!(peer, Peer::Block { .. }))
+            .collect()
+    }
+}
+
+/// Peers that a rule lists.
+fn listed(rule: &Rule) -> &[Peer] {
+    match &rule.peers {
+        Peers::Any => &[],
+        Peers::Only(peers) => peers,
+    }
+}
+
+/// Names of ports in a rule.
+fn names(rule: &Rule) -> impl Iterator<Item = (Protocol, Text)> {
+    let ports = match &rule.ports {
+        Ports::Any => &[] as &[_],
+        Ports::Only(ports) => ports,
+    };
+    ports.iter().filter_map(|port| match &port.range {
+        PortRange::Named(name) => Some((port.protocol, name.clone())),
+        PortRange::All | PortRange::Numbers(..) => None,
+    })
+}

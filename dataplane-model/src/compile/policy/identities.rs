@@ -1,0 +1,209 @@
+//! Identities of pods and addresses.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use dataplane_common::abi::{Addr4, Addr6, IdentityVal, identity_flags};
+
+use super::selectors::SelectorIndex;
+use super::state::{Active, Identity, PortName};
+use super::{Fingerprint, Pods};
+use crate::compile::Compiler;
+use crate::ids::IdKind;
+use crate::snapshot::{Labels, NamespaceScope, ObjectKey, Pod, Selector, Text};
+use crate::tables::Family;
+
+/// Identities of all pods.
+pub(super) struct Identities<'a> {
+    pub(super) numbers: BTreeMap<u32, Arc<Identity>>,
+    by_pod: HashMap<&'a ObjectKey, u32>,
+}
+
+impl Identities<'_> {
+    /// The pod's identity, 0 for none.
+    pub(super) fn of(&self, pod: &ObjectKey) -> u32 {
+        self.by_pod.get(pod).copied().unwrap_or(0)
+    }
+
+    /// The numbers that each active name of a port stands for somewhere.
+    pub(super) fn named_ports(&self) -> BTreeMap<PortName, BTreeSet<u16>> {
+        let mut named: BTreeMap<PortName, BTreeSet<u16>> = BTreeMap::new();
+        for (name, port) in self.numbers.values().flat_map(|identity| &identity.ports) {
+            named.entry(name.clone()).or_default().insert(*port);
+        }
+        named
+    }
+}
+
+/// Numbers all pods' identities and fills the identity maps.
+pub(super) fn compile<'a>(
+    compiler: &mut Compiler<'a>,
+    pods: &Pods<'a>,
+    active: &Active,
+) -> Identities<'a> {
+    let index = PeerIndex::new(active);
+    let mut identities = Identities {
+        numbers: BTreeMap::new(),
+        by_pod: HashMap::new(),
+    };
+    let mut namespaces: HashMap<&Text, Namespace<'_>> = HashMap::new();
+    let mut known: HashMap<(&Text, &Labels), Vec<Fingerprint>> = HashMap::new();
+    for &pod in &pods.all {
+        let name = &pod.key.namespace;
+        let namespace = namespaces
+            .entry(name)
+            .or_insert_with(|| index.namespace(name, &compiler.snapshot.namespace_labels(name)));
+        let matched = known
+            .entry((name, &pod.labels))
+            .or_insert_with(|| namespace.matching(&pod.labels));
+        let identity = Identity {
+            namespace: name.clone(),
+            matched: matched.clone(),
+            ports: active_ports(pod, active),
+        };
+        let number = compiler
+            .ids
+            .id(IdKind::Identity, &identity, || describe(pod));
+        let Some(number) = compiler.note(number) else {
+            continue;
+        };
+        identities.by_pod.insert(&pod.key, number);
+        identities
+            .numbers
+            .entry(number)
+            .or_insert_with(|| Arc::new(identity));
+    }
+    addresses::<Addr4>(compiler, pods, &identities);
+    addresses::<Addr6>(compiler, pods, &identities);
+    identities
+}
+
+fn active_ports(pod: &Pod, active: &Active) -> Vec<(PortName, u16)> {
+    let named = pod.ports.iter().filter(|port| !port.name.is_empty());
+    let ports = named.map(|port| ((port.protocol, port.name.clone()), port.port));
+    let mut ports: Vec<_> = ports
+        .filter(|(name, _)| active.names.contains(name))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn describe(pod: &Pod) -> String {
+    let labels: Vec<_> = pod
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    format!(
+        "{} pods like {} ({})",
+        pod.key.namespace,
+        pod.key.name,
+        labels.join(",")
+    )
+}
+
+fn addresses<A: Family>(compiler: &mut Compiler<'_>, pods: &Pods<'_>, identities: &Identities<'_>) {
+    let snapshot = compiler.snapshot;
+    // Of two devices with one address, the newer has it.
+    let mut devices = BTreeMap::new();
+    for interface in snapshot.interfaces.values() {
+        devices.extend(
+            interface
+                .addresses
+                .iter()
+                .map(|&ip| (ip, interface.ifindex)),
+        );
+    }
+    let table = &mut A::tables_mut(&mut compiler.desired.tables).identities;
+    for (&ip, pod) in &pods.by_ip {
+        let Some(addr) = A::from_ip(ip) else { continue };
+        let ifindex = devices.get(&ip).copied().unwrap_or(0);
+        table.insert(
+            addr,
+            IdentityVal {
+                identity: identities.of(&pod.key),
+                ifindex,
+                flags: identity_flags::POD,
+            },
+        );
+    }
+    let others = snapshot
+        .nodes
+        .values()
+        .filter(|node| node.name != snapshot.node.name);
+    let remote = others
+        .flat_map(|node| &node.addresses)
+        .map(|&ip| (ip, identity_flags::REMOTE_NODE));
+    let own = snapshot
+        .node
+        .addresses
+        .iter()
+        .map(|&ip| (ip, identity_flags::NODE));
+    for (ip, flags) in remote.chain(own) {
+        let Some(addr) = A::from_ip(ip) else { continue };
+        table.insert(
+            addr,
+            IdentityVal {
+                identity: 0,
+                ifindex: 0,
+                flags,
+            },
+        );
+    }
+}
+
+/// Active selectors by the namespaces that they reach.
+struct PeerIndex<'a> {
+    own: HashMap<&'a Text, SelectorIndex<'a, Fingerprint>>,
+    matching: HashMap<&'a Selector, SelectorIndex<'a, Fingerprint>>,
+}
+
+/// Active selectors that reach one namespace.
+struct Namespace<'i>(Vec<&'i SelectorIndex<'i, Fingerprint>>);
+
+impl<'a> PeerIndex<'a> {
+    fn new(active: &'a Active) -> Self {
+        let mut index = Self {
+            own: HashMap::new(),
+            matching: HashMap::new(),
+        };
+        for (&print, (scope, own, pods)) in &active.selectors {
+            let selectors = match (scope, own) {
+                (NamespaceScope::Matching(namespaces), _) => {
+                    index.matching.entry(namespaces).or_default()
+                }
+                (NamespaceScope::Own, Some(namespace)) => index.own.entry(namespace).or_default(),
+                (NamespaceScope::Own, None) => continue,
+            };
+            selectors.insert(pods, print);
+        }
+        index
+    }
+
+    fn namespace(&self, name: &Text, labels: &Labels) -> Namespace<'_> {
+        let matching = self
+            .matching
+            .iter()
+            .filter(|(namespaces, _)| namespaces.matches(labels));
+        Namespace(
+            self.own
+                .get(name)
+                .into_iter()
+                .chain(matching.map(|(_, selectors)| selectors))
+                .collect(),
+        )
+    }
+}
+
+impl Namespace<'_> {
+    fn matching(&self, labels: &Labels) -> Vec<Fingerprint> {
+        let mut matched: Vec<_> = self
+            .0
+            .iter()
+            .flat_map(|selectors| selectors.matching(labels))
+            .collect();
+        matched.sort_unstable();
+        matched
+    }
+}

@@ -1,0 +1,261 @@
+//! What numbers of rulesets, identities and sets mean, and the rows that follow.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use dataplane_common::abi::{RowKey, RowVal, peer, row_flags};
+
+use super::Fingerprint;
+use crate::ids::fingerprint;
+use crate::snapshot::{NamespaceScope, Protocol, Selector, Text};
+
+/// What the numbers of the policy maps mean.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PolicyState {
+    pub(super) rulesets: BTreeMap<u32, Arc<Ruleset>>,
+    pub(super) identities: BTreeMap<u32, Arc<Identity>>,
+    pub(super) sets: BTreeMap<u32, Arc<CidrSet>>,
+    pub(super) active: Arc<Active>,
+}
+
+/// The name of a port, with its protocol.
+pub(super) type PortName = (Protocol, Text);
+
+/// What peers are told apart by.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Active {
+    /// Selectors by what they are hashed to.
+    pub(super) selectors: BTreeMap<Fingerprint, (NamespaceScope, Option<Text>, Selector)>,
+    /// Names of ports in egress rules.
+    pub(super) names: BTreeSet<PortName>,
+}
+
+/// A ruleset's rules, with their ports as classes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Ruleset {
+    pub(super) rules: Vec<ClassedRule>,
+}
+
+/// A rule within a ruleset.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ClassedRule {
+    /// The rule's number.
+    pub(super) number: u32,
+    /// It allows every peer.
+    pub(super) any: bool,
+    /// Selectors of its peers.
+    pub(super) selectors: Vec<Fingerprint>,
+    /// Blocks of its peers.
+    pub(super) blocks: Vec<Fingerprint>,
+    /// Classes that it allows.
+    pub(super) classes: Vec<u16>,
+    /// Named ports of egress rules: the class of each number that a name stands for somewhere.
+    pub(super) named: Vec<(PortName, BTreeMap<u16, u16>)>,
+}
+
+/// An identity: what policies can tell of a pod.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Identity {
+    pub(super) namespace: Text,
+    /// Active selectors that choose the pod, sorted.
+    pub(super) matched: Vec<Fingerprint>,
+    /// Its ports with active names, sorted.
+    pub(super) ports: Vec<(PortName, u16)>,
+}
+
+/// A set of blocks: those that hold an address, sorted.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct CidrSet {
+    pub(super) blocks: Vec<Fingerprint>,
+}
+
+impl Active {
+    /// Adds a selector of a policy in `namespace`.
+    pub(super) fn insert(&mut self, namespace: &Text, scope: &NamespaceScope, pods: &Selector) {
+        let own = matches!(scope, NamespaceScope::Own).then(|| namespace.clone());
+        self.selectors
+            .entry(selector_print(namespace, scope, pods))
+            .or_insert_with(|| (scope.clone(), own, pods.clone()));
+    }
+}
+
+/// What stands for a pod peer of a policy in `namespace`.
+pub(super) fn selector_print(
+    namespace: &Text,
+    scope: &NamespaceScope,
+    pods: &Selector,
+) -> Fingerprint {
+    let own = matches!(scope, NamespaceScope::Own).then_some(namespace);
+    fingerprint(&(own, scope, pods))
+}
+
+impl PolicyState {
+    /// True if identity `old` here and `new` there can be one pod whose labels and ports are the same:
+    /// they differ only in what is asked of pods.
+    pub(crate) fn same_peer(&self, old: u32, other: &PolicyState, new: u32) -> bool {
+        let (Some(a), Some(b)) = (self.identities.get(&old), other.identities.get(&new)) else {
+            return false;
+        };
+        let known = |active: &Active, print: &Fingerprint| active.selectors.contains_key(print);
+        let keeps = |from: &Identity, active: &Active, to: &Identity| {
+            from.matched
+                .iter()
+                .all(|print| !known(active, print) || to.matched.contains(print))
+                && from
+                    .ports
+                    .iter()
+                    .all(|port| !active.names.contains(&port.0) || to.ports.contains(port))
+        };
+        a.namespace == b.namespace && keeps(a, &other.active, b) && keeps(b, &self.active, a)
+    }
+
+    /// Everything of both.
+    pub(super) fn joined(&self, other: &PolicyState) -> PolicyState {
+        fn join<T>(a: &BTreeMap<u32, Arc<T>>, b: &BTreeMap<u32, Arc<T>>) -> BTreeMap<u32, Arc<T>> {
+            let mut joined = b.clone();
+            joined.extend(a.iter().map(|(&number, content)| (number, content.clone())));
+            joined
+        }
+        PolicyState {
+            rulesets: join(&self.rulesets, &other.rulesets),
+            identities: join(&self.identities, &other.identities),
+            sets: join(&self.sets, &other.sets),
+            active: self.active.clone(),
+        }
+    }
+}
+
+/// The rows between all rulesets, identities and sets. What the row for any peer allows has no other
+/// row.
+pub(super) fn rows(state: &PolicyState) -> BTreeMap<RowKey, RowVal> {
+    let peers = Peers::new(state);
+    let mut rows = Vec::new();
+    for (&ruleset, content) in &state.rulesets {
+        let start = rows.len();
+        for rule in &content.rules {
+            peers.add_rows(ruleset, rule, &mut rows);
+        }
+        drop_covered(&mut rows, start);
+    }
+    rows.into_iter()
+        .map(|(key, rule)| {
+            (
+                key,
+                RowVal {
+                    rule,
+                    flags: row_flags::ALLOW,
+                },
+            )
+        })
+        .collect()
+}
+
+/// Of a ruleset's rows: sorts them, keeps the smallest rule of each, and drops those for which the row
+/// for any peer says the same.
+fn drop_covered(rows: &mut Vec<(RowKey, u32)>, start: usize) {
+    let mut own = rows.split_off(start);
+    own.sort_unstable();
+    own.dedup_by_key(|&mut (key, _)| key);
+    // Rows for any peer come first in the order of keys.
+    let any: BTreeSet<u16> = own
+        .iter()
+        .take_while(|(key, _)| key.peer == peer::ANY)
+        .map(|(key, _)| key.class)
+        .collect();
+    own.retain(|(key, _)| key.peer == peer::ANY || !any.contains(&key.class));
+    rows.extend(own);
+}
+
+/// Identities and sets by what rules ask of them.
+struct Peers<'a> {
+    state: &'a PolicyState,
+    by_selector: HashMap<Fingerprint, Vec<u32>>,
+    by_port_name: HashMap<&'a PortName, Vec<u32>>,
+    by_block: HashMap<Fingerprint, Vec<u32>>,
+}
+
+impl<'a> Peers<'a> {
+    fn new(state: &'a PolicyState) -> Self {
+        let mut peers = Self {
+            state,
+            by_selector: HashMap::new(),
+            by_port_name: HashMap::new(),
+            by_block: HashMap::new(),
+        };
+        for (&number, identity) in &state.identities {
+            add_each(
+                &mut peers.by_selector,
+                identity.matched.iter().copied(),
+                number,
+            );
+            let mut names: Vec<_> = identity.ports.iter().map(|(name, _)| name).collect();
+            names.dedup();
+            add_each(&mut peers.by_port_name, names.into_iter(), number);
+        }
+        for (&number, set) in &state.sets {
+            add_each(
+                &mut peers.by_block,
+                set.blocks.iter().copied(),
+                number | peer::CIDR,
+            );
+        }
+        peers
+    }
+
+    fn add_rows(&self, ruleset: u32, rule: &ClassedRule, rows: &mut Vec<(RowKey, u32)>) {
+        let mut add = |peer: u32, class: u16| {
+            rows.push((
+                RowKey {
+                    ruleset,
+                    peer,
+                    class,
+                    reserved: 0,
+                },
+                rule.number,
+            ))
+        };
+        let selected = rule
+            .selectors
+            .iter()
+            .filter_map(|print| self.by_selector.get(print))
+            .flatten();
+        let blocks = rule
+            .blocks
+            .iter()
+            .filter_map(|print| self.by_block.get(print))
+            .flatten();
+        let any = rule.any.then_some(&peer::ANY);
+        for &peer in selected.clone().chain(blocks).chain(any) {
+            rule.classes.iter().for_each(|&class| add(peer, class));
+        }
+        for (name, classes) in &rule.named {
+            let with_name = self
+                .by_port_name
+                .get(name)
+                .filter(|_| rule.any)
+                .into_iter()
+                .flatten();
+            for &peer in selected.clone().chain(with_name) {
+                let ports = self
+                    .state
+                    .identities
+                    .get(&peer)
+                    .into_iter()
+                    .flat_map(|identity| &identity.ports);
+                let own = ports
+                    .filter(|(own, _)| own == name)
+                    .filter_map(|(_, port)| classes.get(port));
+                own.for_each(|&class| add(peer, class));
+            }
+        }
+    }
+}
+
+fn add_each<K: Eq + Hash>(
+    map: &mut HashMap<K, Vec<u32>>,
+    keys: impl Iterator<Item = K>,
+    number: u32,
+) {
+    keys.for_each(|key| map.entry(key).or_default().push(number));
+}

@@ -1,0 +1,417 @@
+//! Frontends, blocks of backends and weighted classes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use dataplane_common::abi::{
+    BackendVal, ClassVal, MAX_CLASSES, Port, ServiceKey, ServiceVal, SlotVal, backend_flags, scope,
+    service_flags,
+};
+use dataplane_common::decide::balance::thresholds;
+
+use super::Compiler;
+use super::endpoints::{Index, Target, choose};
+use super::routes::Routes;
+use crate::capacity::CapacityError;
+use crate::ids::{IdKind, fingerprint};
+use crate::snapshot::{RouteClass, RouteRule, RouteTarget, Service, ServicePort, TrafficPolicy};
+use crate::tables::Family;
+
+/// Fills the Service maps of one family.
+pub(super) fn compile<A: Family>(
+    compiler: &mut Compiler<'_>,
+    index: &Index<'_>,
+    routes: &Routes<'_>,
+) {
+    let snapshot = compiler.snapshot;
+    for service in snapshot
+        .services
+        .values()
+        .filter(|service| service.is_served())
+    {
+        for port in &service.ports {
+            let frontends = frontends::<A>(compiler, service, port);
+            if frontends.is_empty() {
+                continue;
+            }
+            if let Err(error) = (Unit {
+                compiler,
+                index,
+                service,
+                port,
+            })
+            .compile(frontends, routes.rule(service, port))
+            {
+                compiler.errors.push(error);
+            }
+        }
+    }
+}
+
+/// An address, port and kind of client.
+struct Frontend<A> {
+    addr: A,
+    port: u16,
+    scope: u8,
+    flags: u16,
+    policy: TrafficPolicy,
+}
+
+fn frontends<A: Family>(
+    compiler: &Compiler<'_>,
+    service: &Service,
+    port: &ServicePort,
+) -> Vec<Frontend<A>> {
+    let cluster_ips = service.cluster_ips.iter().filter_map(|&ip| A::from_ip(ip));
+    let mut frontends: Vec<_> = cluster_ips
+        .map(|addr| Frontend {
+            addr,
+            port: port.port,
+            scope: scope::INTERNAL,
+            flags: 0,
+            policy: service.internal_policy,
+        })
+        .collect();
+    // A node port has the families of its Service.
+    let (Some(node_port), false) = (port.node_port, frontends.is_empty()) else {
+        return frontends;
+    };
+    for addr in compiler.snapshot.node.nodeport_ips().filter_map(A::from_ip) {
+        let node = Frontend {
+            addr,
+            port: node_port,
+            scope: scope::INTERNAL,
+            flags: service_flags::NODE_ADDRESS,
+            // Clients on this node reach every endpoint, whatever the policy for those outside.
+            policy: TrafficPolicy::Cluster,
+        };
+        let snat = match service.external_policy {
+            TrafficPolicy::Cluster => service_flags::SNAT_REMOTE,
+            TrafficPolicy::Local => 0,
+        };
+        let flags = node.flags | snat;
+        frontends.push(Frontend {
+            scope: scope::EXTERNAL,
+            flags,
+            policy: service.external_policy,
+            ..node
+        });
+        frontends.push(node);
+    }
+    frontends
+}
+
+/// One port of a Service.
+struct Unit<'c, 'a, 's> {
+    compiler: &'c mut Compiler<'a>,
+    index: &'c Index<'s>,
+    service: &'c Service,
+    port: &'c ServicePort,
+}
+
+/// Who serves a frontend: a block, or classes with a block each.
+#[derive(Clone, Copy, Default)]
+struct Serving {
+    base: u32,
+    count: u16,
+    local: u16,
+    class_base: u32,
+    classes: u16,
+    /// Hash of the block's members, or of the classes.
+    content: (u64, u64),
+}
+
+impl<'s> Unit<'_, '_, 's> {
+    fn compile<A: Family>(
+        &mut self,
+        frontends: Vec<Frontend<A>>,
+        rule: Option<&RouteRule>,
+    ) -> Result<(), CapacityError> {
+        let service_port = self.number()?;
+        let own: Vec<_> = self
+            .index
+            .targets(self.service, self.port)
+            .into_iter()
+            .filter(is_of::<A>)
+            .collect();
+        let classes: Option<Vec<_>> = rule.map(|rule| {
+            let targets = rule
+                .classes()
+                .iter()
+                .map(|class| (class.weight, self.class_targets::<A>(class)));
+            targets.collect()
+        });
+        let routed = classes.iter().flatten().flat_map(|(_, targets)| targets);
+        let backends = self.backends::<A>(
+            service_port,
+            own.iter().chain(routed).filter(|target| target.is_usable()),
+        )?;
+        let mut servings: BTreeMap<bool, Serving> = BTreeMap::new();
+        for frontend in frontends {
+            let is_local = frontend.policy == TrafficPolicy::Local;
+            let serving = match servings.get(&is_local) {
+                Some(&serving) => serving,
+                None => {
+                    let serving = match &classes {
+                        Some(classes) => self.classes(classes, frontend.policy, &backends)?,
+                        None => self.block(&choose(&own, frontend.policy), &backends)?,
+                    };
+                    servings.insert(is_local, serving);
+                    serving
+                }
+            };
+            let has_any = match &classes {
+                Some(classes) => classes
+                    .iter()
+                    .any(|(_, targets)| !choose(targets, TrafficPolicy::Cluster).is_empty()),
+                None => !choose(&own, TrafficPolicy::Cluster).is_empty(),
+            };
+            self.frontend(service_port, frontend, serving, is_local && has_any)?;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<u32, CapacityError> {
+        let (key, port) = (&self.service.key, self.port);
+        let name = || format!("{key}:{}/{}", port.port, port.protocol);
+        self.compiler.ids.id(
+            IdKind::ServicePort,
+            &(key, &port.name, port.port, port.protocol),
+            name,
+        )
+    }
+
+    /// Numbers and writes the backends, by address and port.
+    fn backends<'t, A: Family>(
+        &mut self,
+        service_port: u32,
+        targets: impl Iterator<Item = &'t Target<'s>>,
+    ) -> Result<BTreeMap<(IpAddr, u16), u32>, CapacityError>
+    where
+        's: 't,
+    {
+        let kind = if A::INDEX == 0 {
+            IdKind::Backend4
+        } else {
+            IdKind::Backend6
+        };
+        let mut indices = BTreeMap::new();
+        for target in targets {
+            let Some(addr) = A::from_ip(target.addr) else {
+                continue;
+            };
+            let owner = (
+                &self.service.key,
+                &self.port.name,
+                self.port.port,
+                self.port.protocol,
+            );
+            let index = self
+                .compiler
+                .ids
+                .span(kind, &(owner, target.addr, target.port), 1)?;
+            let backend = BackendVal {
+                addr,
+                service_port,
+                generation: self.compiler.ids.generation(A::INDEX, index),
+                port: Port::new(target.port),
+                flags: flag(target.local, backend_flags::LOCAL)
+                    | flag(!target.ready, backend_flags::TERMINATING),
+                reserved: 0,
+            };
+            A::tables_mut(&mut self.compiler.desired.tables)
+                .backends
+                .insert(index, backend);
+            indices.insert((target.addr, target.port), index);
+        }
+        Ok(indices)
+    }
+
+    fn block(
+        &mut self,
+        chosen: &[Target<'_>],
+        backends: &BTreeMap<(IpAddr, u16), u32>,
+    ) -> Result<Serving, CapacityError> {
+        if chosen.is_empty() {
+            return Ok(Serving::default());
+        }
+        let too_many = |_| CapacityError::Block {
+            service: self.service.key.to_string(),
+            need: chosen.len(),
+        };
+        let count = u16::try_from(chosen.len()).map_err(too_many)?;
+        let local = chosen.iter().filter(|target| target.local).count() as u16;
+        let owner = (
+            &self.service.key,
+            &self.port.name,
+            self.port.port,
+            self.port.protocol,
+        );
+        let members: Vec<_> = chosen
+            .iter()
+            .map(|target| (target.addr, target.port))
+            .collect();
+        let content = (owner, &members);
+        let base = self
+            .compiler
+            .ids
+            .span(IdKind::Block, &content, u32::from(count))?;
+        for (place, member) in (base..).zip(&members) {
+            let backend = backends.get(member).copied().unwrap_or_default();
+            self.compiler
+                .desired
+                .tables
+                .slots
+                .insert(place, SlotVal { backend });
+        }
+        Ok(Serving {
+            base,
+            count,
+            local,
+            content: fingerprint(&content),
+            ..Serving::default()
+        })
+    }
+
+    /// Classes with a share each, and a block of all their backends.
+    fn classes(
+        &mut self,
+        classes: &[(u32, Vec<Target<'_>>)],
+        policy: TrafficPolicy,
+        backends: &BTreeMap<(IpAddr, u16), u32>,
+    ) -> Result<Serving, CapacityError> {
+        let shares: Vec<_> = classes.iter().filter(|(weight, _)| *weight > 0).collect();
+        let weights: Vec<_> = shares.iter().map(|(weight, _)| *weight).collect();
+        let Some(thresholds) = thresholds::<MAX_CLASSES>(&weights) else {
+            return Ok(Serving::default());
+        };
+        let (mut values, mut content) = (Vec::new(), Vec::new());
+        let mut all = BTreeMap::new();
+        for ((_, targets), threshold) in shares.iter().zip(thresholds) {
+            let chosen = choose(targets, policy);
+            let block = self.block(&chosen, backends)?;
+            content.push((threshold, block.content));
+            values.push(ClassVal {
+                threshold,
+                base: block.base,
+                count: block.count,
+                local: block.local,
+            });
+            all.extend(
+                chosen
+                    .into_iter()
+                    .map(|target| ((!target.local, target.addr, target.port), target)),
+            );
+        }
+        let union = self.block(&all.into_values().collect::<Vec<_>>(), backends)?;
+        let class_base =
+            self.compiler
+                .ids
+                .span(IdKind::ClassBlock, &content, values.len() as u32)?;
+        self.compiler
+            .desired
+            .tables
+            .classes
+            .extend((class_base..).zip(values));
+        let classes = content.len() as u16;
+        Ok(Serving {
+            class_base,
+            classes,
+            content: fingerprint(&content),
+            ..union
+        })
+    }
+
+    fn class_targets<A: Family>(&self, class: &RouteClass) -> Vec<Target<'s>> {
+        let (key, port, any_of) = match &class.target {
+            RouteTarget::Service { service, port } => (service, port, None),
+            RouteTarget::Subset {
+                service,
+                port,
+                any_of,
+            } => (service, port, Some(any_of)),
+            RouteTarget::Invalid => return Vec::new(),
+        };
+        let number = port.unwrap_or(self.port.port);
+        let service = self.index.service(key);
+        let of_port =
+            |port: &&ServicePort| port.port == number && port.protocol == self.port.protocol;
+        let Some((service, port)) = service.and_then(|s| Some((s, s.ports.iter().find(of_port)?)))
+        else {
+            return Vec::new();
+        };
+        let in_subset = |target: &Target<'_>| match (any_of, target.pod) {
+            (None, _) => true,
+            (Some(any_of), Some(pod)) => {
+                any_of.iter().any(|selector| selector.matches(&pod.labels))
+            }
+            (Some(_), None) => false,
+        };
+        let targets = self.index.targets(service, port).into_iter();
+        targets.filter(is_of::<A>).filter(in_subset).collect()
+    }
+
+    fn frontend<A: Family>(
+        &mut self,
+        service_port: u32,
+        frontend: Frontend<A>,
+        serving: Serving,
+        drops: bool,
+    ) -> Result<(), CapacityError> {
+        let (service, port) = (self.service, self.port);
+        let content = (
+            &service.key,
+            frontend.addr.to_ip(),
+            frontend.port,
+            port.protocol,
+        );
+        let name = || match frontend.flags & service_flags::NODE_ADDRESS {
+            0 => format!("{}:{}", service.key, port.port),
+            _ => format!(
+                "{}:{} (node port {})",
+                service.key, port.port, frontend.port
+            ),
+        };
+        let number = self.compiler.ids.id(IdKind::Frontend, &content, name)?;
+        let key = ServiceKey {
+            addr: frontend.addr,
+            port: Port::new(frontend.port),
+            proto: port.protocol.number(),
+            scope: frontend.scope,
+            reserved: 0,
+        };
+        let value = ServiceVal {
+            frontend: number,
+            service_port,
+            base: serving.base,
+            class_base: serving.class_base,
+            affinity_secs: service.affinity_secs.unwrap_or(0),
+            generation: serving.content.0 as u32,
+            count: serving.count,
+            local: serving.local,
+            classes: serving.classes,
+            flags: frontend.flags | flag(drops, service_flags::DROP_IF_EMPTY),
+        };
+        let services = &mut A::tables_mut(&mut self.compiler.desired.tables).services;
+        if services.contains_key(&key) {
+            let (ip, number) = (frontend.addr.to_ip(), frontend.port);
+            let text = format!(
+                "{ip} port {number}/{} belongs to another Service already and is left to it",
+                port.protocol
+            );
+            self.compiler
+                .notice(format!("Service {}", service.key), text);
+        } else {
+            services.insert(key, value);
+        }
+        Ok(())
+    }
+}
+
+fn is_of<A: Family>(target: &Target<'_>) -> bool {
+    A::from_ip(target.addr).is_some()
+}
+
+fn flag(set: bool, bit: u16) -> u16 {
+    if set { bit } else { 0 }
+}

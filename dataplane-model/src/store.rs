@@ -1,0 +1,256 @@
+//! Where plans are written, and the record of what has been.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use dataplane_common::abi::{Abi, Addr4, Addr6, BackendVal, IdKey, IdVal, bytes_of, from_bytes};
+
+use crate::ids::IdTable;
+use crate::plan::{Action, Step};
+use crate::tables::{Cell, Family, MapId, TableEditor, Tables};
+
+/// The BPF maps, or a stand-in.
+///
+/// Keys and values are the bytes of the ABI types, one after another without gaps
+/// ([`MapId::key_size`], [`MapId::value_size`]), ready for batch operations.
+pub trait MapStore {
+    /// Why an operation failed.
+    type Error: Display;
+
+    /// Writes entries in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`] with the number of entries that were written before the first that was not.
+    fn put(&mut self, map: MapId, keys: &[u8], values: &[u8]) -> Result<(), Failed<Self::Error>>;
+
+    /// Deletes keys in order; one that does not exist counts as deleted. Not called for arrays.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`] with the number of keys that were deleted before the first that was not.
+    fn delete(&mut self, map: MapId, keys: &[u8]) -> Result<(), Failed<Self::Error>>;
+
+    /// Calls `each` with every entry's key and value. Array places of zeros may be left out.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    fn read(&self, map: MapId, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Self::Error>;
+}
+
+/// An operation stopped half-way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failed<E> {
+    /// Entries that were done.
+    pub done: usize,
+    /// Why the next one was not.
+    pub error: E,
+}
+
+/// What the maps hold, as far as it was written or read by this process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Written {
+    /// Contents of the maps.
+    pub tables: Tables,
+    /// The policy epoch; odd while a change of policy is half-written.
+    pub epoch: u32,
+}
+
+impl Written {
+    /// Reads what an earlier process left, and the numbers it used.
+    ///
+    /// # Errors
+    ///
+    /// When a map cannot be read.
+    pub fn adopt<S: MapStore>(store: &S, mut ids: IdTable) -> Result<(Self, IdTable), S::Error> {
+        let mut written = Self::default();
+        let mut generations = Generations::default();
+        for map in MapId::ALL {
+            store.read(map, &mut |key, value| {
+                generations.note(map, key, value);
+                if !is_empty(map, value) {
+                    written.record(map, Action::Put, key, value);
+                }
+            })?;
+        }
+        ids.restore(&written.tables.ids, generations.0);
+        Ok((written, ids))
+    }
+
+    /// Notes that the first `done` entries of a step have been written.
+    pub fn record_step(&mut self, step: &Step, done: usize) {
+        for (key, value) in step.entries().take(done) {
+            self.record(step.map(), step.action(), key, value);
+        }
+    }
+
+    /// Drops array places that nothing points to any more.
+    pub(crate) fn forget(&mut self, places: &[(MapId, u32)]) {
+        for (map, place) in places {
+            self.tables.edit(
+                *map,
+                &mut Record {
+                    key: bytes_of(place),
+                    put: None,
+                },
+            );
+        }
+    }
+
+    fn record(&mut self, map: MapId, action: Action, key: &[u8], value: &[u8]) {
+        if map == MapId::Epoch {
+            self.epoch = from_bytes(value).unwrap_or(self.epoch);
+            return;
+        }
+        let put = (action == Action::Put && !is_empty(map, value)).then_some(value);
+        self.tables.edit(map, &mut Record { key, put });
+    }
+}
+
+/// Sets or removes one entry.
+struct Record<'a> {
+    key: &'a [u8],
+    put: Option<&'a [u8]>,
+}
+
+impl TableEditor for Record<'_> {
+    fn edit<K: Cell + Ord, V: Cell>(&mut self, table: &mut BTreeMap<K, V>) {
+        let Some(key) = from_bytes(self.key) else {
+            return;
+        };
+        match self.put.and_then(from_bytes) {
+            Some(value) => table.insert(key, value),
+            None => table.remove(&key),
+        };
+    }
+}
+
+/// Generations of backends, of filled and of emptied places, by family and index.
+#[derive(Default)]
+struct Generations(BTreeMap<(usize, u32), u32>);
+
+impl Generations {
+    fn note(&mut self, map: MapId, key: &[u8], value: &[u8]) {
+        match map {
+            MapId::Backends4 => self.note_family::<Addr4>(key, value),
+            MapId::Backends6 => self.note_family::<Addr6>(key, value),
+            _ => {}
+        }
+    }
+
+    fn note_family<A: Family>(&mut self, key: &[u8], value: &[u8])
+    where
+        BackendVal<A>: Abi,
+    {
+        let (Some(index), Some(backend)) = (from_bytes(key), from_bytes::<BackendVal<A>>(value))
+        else {
+            return;
+        };
+        if backend.generation != 0 {
+            self.0.insert((A::INDEX, index), backend.generation);
+        }
+    }
+}
+
+fn is_empty(map: MapId, value: &[u8]) -> bool {
+    match map {
+        MapId::Backends4 => is_empty_backend::<Addr4>(value),
+        MapId::Backends6 => is_empty_backend::<Addr6>(value),
+        MapId::Epoch => false,
+        _ => map.is_array() && value.iter().all(|&byte| byte == 0),
+    }
+}
+
+fn is_empty_backend<A: Family>(value: &[u8]) -> bool
+where
+    BackendVal<A>: Abi,
+{
+    from_bytes::<BackendVal<A>>(value).is_none_or(|backend| backend.service_port == 0)
+}
+
+/// Maps in memory, for tests: any number of entries, and failures on demand.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemoryStore {
+    maps: BTreeMap<MapId, BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Entries that may still be written or deleted before every operation fails; `None`: no limit.
+    pub budget: Option<usize>,
+}
+
+/// The error of a [`MemoryStore`] whose budget is used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no operations are left")]
+pub struct BudgetSpent;
+
+impl MemoryStore {
+    /// The value of a key.
+    pub fn get<K: Abi, V: Abi>(&self, map: MapId, key: &K) -> Option<V> {
+        self.maps
+            .get(&map)?
+            .get(bytes_of(key))
+            .and_then(|value| from_bytes(value))
+    }
+
+    /// Sets a value past the plan, as a fault would.
+    pub fn corrupt<K: Abi, V: Abi>(&mut self, map: MapId, key: &K, value: &V) {
+        self.maps
+            .entry(map)
+            .or_default()
+            .insert(bytes_of(key).to_vec(), bytes_of(value).to_vec());
+    }
+
+    /// Numbers in use.
+    pub fn ids(&self) -> BTreeMap<IdKey, IdVal> {
+        let entries = self.maps.get(&MapId::Ids).into_iter().flatten();
+        entries
+            .filter_map(|(key, value)| Some((from_bytes(key)?, from_bytes(value)?)))
+            .collect()
+    }
+
+    fn spend(&mut self, done: usize) -> Result<(), Failed<BudgetSpent>> {
+        match &mut self.budget {
+            Some(0) => Err(Failed {
+                done,
+                error: BudgetSpent,
+            }),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl MapStore for MemoryStore {
+    type Error = BudgetSpent;
+
+    fn put(&mut self, map: MapId, keys: &[u8], values: &[u8]) -> Result<(), Failed<BudgetSpent>> {
+        let entries = keys
+            .chunks_exact(map.key_size())
+            .zip(values.chunks_exact(map.value_size()));
+        for (done, (key, value)) in entries.enumerate() {
+            self.spend(done)?;
+            self.maps
+                .entry(map)
+                .or_default()
+                .insert(key.to_vec(), value.to_vec());
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, map: MapId, keys: &[u8]) -> Result<(), Failed<BudgetSpent>> {
+        for (done, key) in keys.chunks_exact(map.key_size()).enumerate() {
+            self.spend(done)?;
+            self.maps.entry(map).or_default().remove(key);
+        }
+        Ok(())
+    }
+
+    fn read(&self, map: MapId, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), BudgetSpent> {
+        for (key, value) in self.maps.get(&map).into_iter().flatten() {
+            each(key, value);
+        }
+        Ok(())
+    }
+}
