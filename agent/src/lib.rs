@@ -2,4 +2,5 @@
 
 pub mod bpf;
 pub mod convert;
+pub mod netlink;
 pub mod source;

@@ -127,7 +127,10 @@ impl<K: Abi, V: Abi> Table<K, V> {
         let mut value = zeroed::<V>();
         let found = self
             .map
-            .lookup(bytes(std::slice::from_ref(key)), bytes_mut(std::slice::from_mut(&mut value)))
+            .lookup(
+                bytes(std::slice::from_ref(key)),
+                bytes_mut(std::slice::from_mut(&mut value)),
+            )
             .map_err(|error| self.error("reading", error))?;
         Ok(found.then_some(value))
     }

@@ -25,9 +25,8 @@ pub mod kind {
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     pub const PERCPU_ARRAY: u32 = 6;
     /// `BPF_MAP_TYPE_LRU_HASH`.
+    #[cfg(test)]
     pub const LRU_HASH: u32 = 9;
-    /// `BPF_MAP_TYPE_LPM_TRIE`.
-    pub const LPM_TRIE: u32 = 11;
 }
 
 /// What the kernel says of a map.
