@@ -104,14 +104,16 @@ pub mod ct_flags {
     pub const DNAT: u16 = 1 << 3;
     /// The source is translated.
     pub const SNAT: u16 = 1 << 4;
+    /// TCP: the initiator has sent its FIN.
+    pub const INITIATOR_CLOSED: u16 = 1 << 5;
     /// Both directions go from device to device, past the host's stack; without it, neither does.
     pub const REDIRECT: u16 = 1 << 6;
     /// The initiator is the host itself.
     pub const HOST: u16 = 1 << 7;
     /// The initiator is outside: its packets come by an uplink.
     pub const OUTSIDE: u16 = 1 << 8;
-    /// A direct flow with the same tuple stands in layer 1.
-    pub const SHADOWED: u16 = 1 << 9;
+    /// TCP: the responder has sent its FIN.
+    pub const RESPONDER_CLOSED: u16 = 1 << 9;
     /// The flow was joined in its middle: which end began it is not known.
     pub const MIDSTREAM: u16 = 1 << 10;
     /// Counted as half open, for the initiator's pod and the node.

@@ -1,0 +1,4 @@
+//! The attachment points: they choose the address family and turn verdicts into return codes.
+
+mod sock_addr;
+mod tc;

@@ -1,0 +1,327 @@
+//! The packet path: parse, conntrack, service, policy, rewrite, forward.
+
+use dataplane_common::{
+    abi::{CtVal, Subject, ct_flags, hook, identity_flags, subject_state},
+    net::eth,
+    verdict::{Action, DropReason, Verdict},
+};
+
+use crate::{
+    family::Family,
+    observe,
+    packet::Ctx,
+    stage::{
+        conntrack::{self, Tuple},
+        create::{self, Origin, outcome},
+        forward, fragment, neighbour,
+        parse::{self, Frag, Kind, Packet},
+        policy, reject, related, rewrite, subject,
+    },
+};
+
+/// The hooks, as a parameter of the path: what a hook does not do is not compiled into it.
+const FROM_POD: u32 = hook::FROM_POD as u32;
+const TO_POD: u32 = hook::TO_POD as u32;
+const FROM_NET: u32 = hook::FROM_NET as u32;
+const TO_NET: u32 = hook::TO_NET as u32;
+
+/// What a pod sends.
+#[inline(always)]
+pub fn from_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
+    let mut packet = Packet::empty();
+    parse::parse::<F, C>(ctx, eth::LEN as u32, &mut packet)?;
+    let managed = pod.state == subject_state::MANAGED;
+    if managed && packet.src != F::address_of(pod) && !F::is_always_allowed_source(packet.src) {
+        return Err(DropReason::SourceSpoofed);
+    }
+    if packet.kind == Kind::Neighbour {
+        if managed {
+            neighbour::check_message(ctx, &packet, pod)?;
+        }
+        return Ok(Action::Pass);
+    }
+    if F::is_multicast(packet.dst) {
+        return multicast::<F>(&packet, pod);
+    }
+    flow::<F, C, FROM_POD>(ctx, &mut packet, 0)
+}
+
+/// What reaches a pod through the host's stack.
+#[inline(always)]
+pub fn to_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
+    let mut packet = Packet::empty();
+    parse::parse::<F, C>(ctx, eth::LEN as u32, &mut packet)?;
+    if packet.kind == Kind::Neighbour {
+        return Ok(Action::Pass);
+    }
+    if pod.state == subject_state::MANAGED && packet.dst != F::address_of(pod) {
+        return not_addressed::<F>(&packet, pod);
+    }
+    if F::is_multicast(packet.dst) {
+        return Ok(Action::Pass);
+    }
+    let host = is_own_host::<F, C>(ctx, &packet);
+    flow::<F, C, TO_POD>(ctx, &mut packet, host)
+}
+
+/// What comes in by an uplink.
+#[inline(always)]
+pub fn from_net<F: Family, C: Ctx>(ctx: C) -> Verdict {
+    let mut packet = Packet::empty();
+    uplink::<F, C, FROM_NET>(ctx, &mut packet, 0)
+}
+
+/// What goes out by an uplink.
+#[inline(always)]
+pub fn to_net<F: Family, C: Ctx>(ctx: C) -> Verdict {
+    let mut packet = Packet::empty();
+    uplink::<F, C, TO_NET>(ctx, &mut packet, (ctx.ingress_ifindex() == 0) as u32)
+}
+
+/// The path of a packet at an uplink. What is not readable there is not ours to drop.
+#[inline(always)]
+fn uplink<F: Family, C: Ctx, const HOOK: u32>(
+    ctx: C,
+    packet: &mut Packet<F::Addr>,
+    host: u32,
+) -> Verdict {
+    if parse::parse::<F, C>(ctx, eth::LEN as u32, packet).is_err()
+        || packet.kind == Kind::Neighbour
+        || F::is_multicast(packet.dst)
+    {
+        return Ok(Action::Pass);
+    }
+    flow::<F, C, HOOK>(ctx, packet, host)
+}
+
+/// The path of a packet that belongs to a flow.
+#[inline(always)]
+fn flow<F: Family, C: Ctx, const HOOK: u32>(
+    ctx: C,
+    packet: &mut Packet<F::Addr>,
+    host: u32,
+) -> Verdict {
+    if packet.frag != Frag::None
+        && let Some(reason) = DropReason::from_code(fragment::resolve::<F>(packet))
+    {
+        return unknown::<HOOK>(reason);
+    }
+    if packet.kind == Kind::IcmpError {
+        return error::<F, C, HOOK>(ctx, packet);
+    }
+    let raw_client = HOOK == FROM_POD || HOOK == FROM_NET;
+    let mut to = Tuple::of(packet);
+    let (entry, fresh) = match conntrack::find::<F>(packet, raw_client, &mut to) {
+        Some(entry) => (entry, false),
+        None => {
+            let opened = open::<F, C, HOOK>(ctx, packet, host);
+            if opened != 0 {
+                return unopened::<F, C, HOOK>(ctx, packet, opened);
+            }
+            match conntrack::opened::<F>(&mut to) {
+                Some(entry) => (entry, true),
+                None => return Err(DropReason::Internal),
+            }
+        }
+    };
+    if entry.epoch != policy::epoch() {
+        policy::judge_again::<F>(packet, entry);
+    }
+    let denied = DropReason::from_code(entry.denied as u32);
+    if (fresh || denied.is_some()) && observe::is_heard() {
+        let at = observe::at(HOOK, entry.denied as u32, ctx.ifindex());
+        observe::tell(packet, Some(entry), &to, at);
+    }
+    if let Some(reason) = denied {
+        return Err(reason);
+    }
+    conntrack::touch(packet, entry, to.forward != 0);
+    act::<F, C, HOOK>(ctx, packet, entry, &to)
+}
+
+/// Opens the packet's flow: 0, a `DropReason` as a number, or an `outcome`.
+#[inline(always)]
+fn open<F: Family, C: Ctx, const HOOK: u32>(ctx: C, packet: &Packet<F::Addr>, host: u32) -> u32 {
+    let Some(scratch) = F::scratch() else {
+        return DropReason::Internal as u32;
+    };
+    scratch.packet = *packet;
+    scratch.origin = Origin {
+        hook: HOOK,
+        host,
+        ifindex: ctx.ifindex(),
+    };
+    create::open::<F, C>(ctx)
+}
+
+/// What becomes of a packet that opened no flow.
+#[inline(always)]
+fn unopened<F: Family, C: Ctx, const HOOK: u32>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    opened: u32,
+) -> Verdict {
+    if opened & outcome::NOT_OURS != 0 {
+        return Ok(Action::Pass);
+    }
+    let code = opened & 0xff;
+    if observe::is_heard() {
+        let at = observe::at(HOOK, code, ctx.ifindex());
+        observe::tell(packet, None, &Tuple::of(packet), at);
+    }
+    let Some(reason) = DropReason::from_code(code) else {
+        return Err(DropReason::Internal);
+    };
+    if opened & outcome::REFUSE != 0 {
+        observe::count_drop(reason);
+        return reject::refuse::<F, C>(ctx, packet, HOOK);
+    }
+    Err(reason)
+}
+
+/// Translates and forwards, as the hook's place on the flow's way asks for: a request is rewritten
+/// at its first hook, a reply at its last one, or earlier by a hook that itself redirects.
+#[inline(always)]
+fn act<F: Family, C: Ctx, const HOOK: u32>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    entry: &CtVal<F::Addr>,
+    to: &Tuple<F::Addr>,
+) -> Verdict {
+    let forward = to.forward != 0;
+    if HOOK == FROM_NET && is_forged(entry, forward) {
+        return Err(DropReason::OutsideSpoofed);
+    }
+    if rewrites::<HOOK>(entry.flags, forward) && rewrite::is_translated(packet, to) {
+        rewrite::apply::<F, C>(ctx, packet, to)?;
+    }
+    send::<F, C, HOOK>(ctx, packet, entry, forward, to.dst)
+}
+
+/// True if a hook translates packets of a flow in a direction.
+#[inline(always)]
+fn rewrites<const HOOK: u32>(flags: u16, forward: bool) -> bool {
+    if flags & (ct_flags::DNAT | ct_flags::SNAT) == 0 {
+        return false;
+    }
+    let redirects = flags & ct_flags::REDIRECT != 0;
+    let host = flags & ct_flags::HOST != 0;
+    match HOOK {
+        FROM_POD => forward || redirects || host,
+        FROM_NET => forward || redirects || host,
+        TO_POD => !forward,
+        _ => (forward && host) || (!forward && flags & ct_flags::OUTSIDE != 0),
+    }
+}
+
+/// True for a packet from outside that a pod of this node would have sent.
+#[inline(always)]
+fn is_forged<A>(entry: &CtVal<A>, forward: bool) -> bool {
+    forward && entry.initiator_ifindex != 0 && entry.flags & ct_flags::OUTSIDE == 0
+}
+
+/// Sends a packet of a flow on, towards the end it is addressed to.
+#[inline(always)]
+fn send<F: Family, C: Ctx, const HOOK: u32>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    entry: &CtVal<F::Addr>,
+    forward: bool,
+    dst: F::Addr,
+) -> Verdict {
+    let flags = entry.flags;
+    if HOOK == TO_POD {
+        return Ok(Action::Pass);
+    }
+    if HOOK == TO_NET {
+        if !forward || flags & (ct_flags::DNAT | ct_flags::HOST) != ct_flags::DNAT | ct_flags::HOST
+        {
+            return Ok(Action::Pass);
+        }
+        return match forward::target_at::<F>(entry.responder_ifindex, dst) {
+            Some(target) => forward::deliver_by_device(ctx, target),
+            None => forward::redirect_status(forward::by_route::<F, C>(ctx, packet, &dst)),
+        };
+    }
+    if flags & ct_flags::REDIRECT == 0 {
+        return Ok(Action::Pass);
+    }
+    let outside = !forward && flags & ct_flags::OUTSIDE != 0;
+    let device = if forward {
+        entry.responder_ifindex
+    } else {
+        entry.initiator_ifindex
+    };
+    if !outside
+        && device != 0
+        && let Some(target) = forward::target_at::<F>(device, dst)
+    {
+        return forward::deliver::<F, C>(ctx, target);
+    }
+    forward::redirect_status(forward::by_route::<F, C>(ctx, packet, &dst))
+}
+
+/// An ICMP error: it goes the way of the flow that it is about.
+#[inline(always)]
+fn error<F: Family, C: Ctx, const HOOK: u32>(ctx: C, packet: &Packet<F::Addr>) -> Verdict {
+    let Some(entry) = related::locate::<F, C>(ctx, packet) else {
+        return unknown::<HOOK>(DropReason::IcmpUnrelated);
+    };
+    if let Some(reason) = DropReason::from_code(entry.denied as u32) {
+        return Err(reason);
+    }
+    let Some(scratch) = F::scratch() else {
+        return Err(DropReason::Internal);
+    };
+    let forward = scratch.quote_to.forward != 0;
+    let mut dst = packet.dst;
+    if rewrites::<HOOK>(entry.flags, forward)
+        && rewrite::is_translated(&scratch.quote, &scratch.quote_to)
+    {
+        let status = related::translate::<F, C>(ctx, packet);
+        if let Some(reason) = DropReason::from_code(status) {
+            return Err(reason);
+        }
+        (_, dst) = related::outer::<F>(packet, &scratch.quote, &scratch.quote_to);
+    }
+    send::<F, C, HOOK>(ctx, packet, entry, forward, dst)
+}
+
+/// What becomes of a packet of no known flow: at a pod it is dropped, at an uplink it is not ours.
+#[inline(always)]
+fn unknown<const HOOK: u32>(reason: DropReason) -> Verdict {
+    if HOOK == FROM_POD || HOOK == TO_POD {
+        Err(reason)
+    } else {
+        Ok(Action::Pass)
+    }
+}
+
+/// Multicast and broadcast from a pod: no flow, only its egress policy.
+#[inline(always)]
+fn multicast<F: Family>(packet: &Packet<F::Addr>, pod: &Subject) -> Verdict {
+    if policy::may_multicast::<F>(pod, packet) == 0 {
+        return Err(DropReason::PolicyEgress);
+    }
+    Ok(Action::Pass)
+}
+
+/// A packet at a pod's device that is not addressed to the pod: a bridge floods. It makes no entry.
+#[inline(always)]
+fn not_addressed<F: Family>(packet: &Packet<F::Addr>, pod: &Subject) -> Verdict {
+    if F::is_always_allowed_source(packet.dst) || pod.ingress == 0 {
+        return Ok(Action::Pass);
+    }
+    Err(DropReason::PolicyIngress)
+}
+
+/// 1 if this host sent the packet from one of its own addresses (not merely with one of them as
+/// source: that could be forged).
+#[inline(always)]
+fn is_own_host<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
+    if ctx.ingress_ifindex() != 0 {
+        return 0;
+    }
+    let source = subject::identity::<F>(&packet.src);
+    (source.flags & identity_flags::NODE != 0) as u32
+}

@@ -1,0 +1,111 @@
+//! Sends a packet on: into a pod of this node, out by a route, or up the host's stack.
+
+use dataplane_common::{
+    abi::{Address, Subject},
+    net::eth,
+    verdict::{Action, DropReason, Verdict},
+};
+
+use crate::{
+    family::Family,
+    packet::{self, Ctx},
+    stage::{parse::Packet, subject},
+};
+
+const TC_ACT_REDIRECT: i64 = 7;
+
+const LOOKUP_SUCCESS: i64 = 0;
+const LOOKUP_NO_NEIGHBOUR: i64 = 7;
+/// `BPF_FIB_LOOKUP_SKIP_NEIGH`: leave hardware addresses alone.
+const LOOKUP_SKIP_NEIGHBOUR: u32 = 1 << 2;
+/// `BPF_FIB_LOOKUP_SRC`: also give the route's source address.
+const LOOKUP_SOURCE: u32 = 1 << 4;
+
+/// Hands the packet to a pod, from a device's ingress, past the host's stack.
+#[inline(always)]
+pub fn deliver<F: Family, C: Ctx>(ctx: C, target: &Subject) -> Verdict {
+    ctx.set_to_host();
+    let frame = ctx.need::<{ eth::LEN }>(0)?;
+    frame.set_mac::<{ eth::DST }>(target.mac);
+    frame.set_mac::<{ eth::SRC }>(target.host_mac);
+    redirected(packet::redirect_peer(target.ifindex))
+}
+
+/// The pod of this node that has an address behind a device, or behind another one meanwhile.
+#[inline(always)]
+pub fn target_at<F: Family>(ifindex: u32, addr: F::Addr) -> Option<&'static Subject> {
+    if let Some(found) = subject::by_device(ifindex)
+        && F::address_of(found) == addr
+    {
+        return Some(found);
+    }
+    let identity = subject::identity::<F>(&addr);
+    if identity.ifindex == 0 {
+        return None;
+    }
+    subject::by_device(identity.ifindex)
+}
+
+/// Sends the packet by the route to its destination, past the host's stack.
+#[inline(never)]
+pub fn by_route<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, dst: &F::Addr) -> u32 {
+    let mut query = F::route_query(ctx.ifindex(), F::Addr::UNSPECIFIED, *dst, packet.proto);
+    // A source of the node's own would be refused as one of a packet that came in.
+    let found = packet::fib_lookup(ctx, &mut query, LOOKUP_SKIP_NEIGHBOUR);
+    if found != LOOKUP_SUCCESS && found != LOOKUP_NO_NEIGHBOUR {
+        return DropReason::NoRoute as u32;
+    }
+    if let Err(reason) = F::count_hop(ctx, packet.l3) {
+        return reason as u32;
+    }
+    let mut next_hop = F::next_hop(&query);
+    if packet::redirect_neigh(query.ifindex, &mut next_hop) == TC_ACT_REDIRECT {
+        0
+    } else {
+        DropReason::NoRoute as u32
+    }
+}
+
+/// The source address of the route towards an address.
+#[inline(always)]
+pub fn source_towards<F: Family, C: Ctx>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    dst: F::Addr,
+) -> F::Addr {
+    let mut query = F::route_query(ctx.ifindex(), F::Addr::UNSPECIFIED, dst, packet.proto);
+    let flags = LOOKUP_SKIP_NEIGHBOUR | LOOKUP_SOURCE;
+    match packet::fib_lookup(ctx, &mut query, flags) {
+        LOOKUP_SUCCESS | LOOKUP_NO_NEIGHBOUR => F::route_source(&query),
+        // A kernel before 6.7 knows no such flag: the address that the client dialled is ours.
+        _ => packet.dst,
+    }
+}
+
+/// Sends the packet to a pod by the host's side of its device, through the pod's own egress hook.
+#[inline(always)]
+pub fn deliver_by_device<C: Ctx>(ctx: C, target: &Subject) -> Verdict {
+    let frame = ctx.need::<{ eth::LEN }>(0)?;
+    frame.set_mac::<{ eth::DST }>(target.mac);
+    frame.set_mac::<{ eth::SRC }>(target.host_mac);
+    redirected(packet::redirect(target.ifindex))
+}
+
+/// A redirect helper's status as a verdict.
+#[inline(always)]
+pub fn redirected(status: i64) -> Verdict {
+    if status == TC_ACT_REDIRECT {
+        Ok(Action::Redirect)
+    } else {
+        Err(DropReason::NoRoute)
+    }
+}
+
+/// A subprogram's status (0 or a `DropReason`) after which the packet is redirected.
+#[inline(always)]
+pub fn redirect_status(status: u32) -> Verdict {
+    match DropReason::from_code(status) {
+        None => Ok(Action::Redirect),
+        Some(reason) => Err(reason),
+    }
+}

@@ -1,0 +1,324 @@
+//! Judges a flow: the initiator's egress and the responder's ingress, at whichever ends are pods of
+//! this node.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    macros::btf_map,
+};
+use dataplane_common::{
+    abi::{
+        Address, CidrKey, CtVal, IdentityVal, PORT_SEARCH_STEPS, Port, PortBound, PortSpan, RowKey,
+        RowVal, RulesetVal, Subject, capacity, config_flags, ct_flags, identity_flags, peer,
+        ruleset_flags, subject_state,
+    },
+    decide::policy::Decision,
+    net::proto,
+    verdict::DropReason,
+};
+
+use crate::{
+    family::{Family, V4, V6},
+    maps::{self, Table, element, longest_prefix},
+    stage::{
+        conntrack::{Question, Tuple},
+        parse::Packet,
+        subject,
+    },
+};
+
+#[btf_map(name = "rulesets")]
+static RULESETS: Array<RulesetVal, { capacity::RULESETS as usize }> = Array::new();
+
+#[btf_map(name = "port_bounds")]
+static PORT_BOUNDS: Array<PortBound, { capacity::PORT_BOUNDS as usize }> = Array::new();
+
+#[btf_map(name = "rows")]
+static ROWS: HashMap<RowKey, RowVal, { capacity::ROWS as usize }> = HashMap::new();
+
+#[btf_map(name = "epoch")]
+static EPOCH: Array<u32, 1> = Array::new();
+
+/// The policy epoch: read before judging, so that a change meanwhile is seen as one.
+#[inline(always)]
+pub fn epoch() -> u32 {
+    match element(&EPOCH, 0) {
+        Some(epoch) => *epoch,
+        None => 0,
+    }
+}
+
+/// Judges the flow in the scratch room's question: sets the entry's rules, epoch and denial, and
+/// returns the denial: 0 or a `DropReason` as a number.
+#[inline(always)]
+pub fn judge<F: Family>() -> u32 {
+    if F::IS_V4 { judge4() } else { judge6() }
+}
+
+/// [`judge`] for IPv4. A global function: the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge4() -> u32 {
+    judge_question::<V4>()
+}
+
+/// [`judge`] for IPv6. A global function: the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge6() -> u32 {
+    judge_question::<V6>()
+}
+
+#[inline(always)]
+fn judge_question<F: Family>() -> u32 {
+    let Some(scratch) = F::scratch() else {
+        return DropReason::Internal as u32;
+    };
+    scratch.val.epoch = epoch();
+    scratch.val.egress_rule = 0;
+    scratch.val.ingress_rule = 0;
+    scratch.val.denied = 0;
+    let question = &scratch.question;
+    if !maps::enabled(config_flags::POLICY) || question.initiator == question.responder {
+        return 0;
+    }
+    if let Some(ruleset) = egress_ruleset(question) {
+        let peer = subject::identity::<F>(&question.responder);
+        if !is_exempt(&peer) {
+            let decision = evaluate::<F>(ruleset, &peer, &question.responder, question);
+            scratch.val.egress_rule = decision.rule;
+            if decision.allowed == 0 {
+                scratch.val.denied = DropReason::PolicyEgress as u8;
+                return DropReason::PolicyEgress as u32;
+            }
+        }
+    }
+    if let Some(ruleset) = ingress_ruleset(question) {
+        let peer = subject::identity::<F>(&question.initiator);
+        let decision = evaluate::<F>(ruleset, &peer, &question.initiator, question);
+        scratch.val.ingress_rule = decision.rule;
+        if decision.allowed == 0 {
+            scratch.val.denied = DropReason::PolicyIngress as u8;
+            return DropReason::PolicyIngress as u32;
+        }
+    }
+    0
+}
+
+/// As [`judge`], for a flow whose beginning was not seen: either way round will do.
+#[inline(always)]
+pub fn judge_either_way<F: Family>() -> u32 {
+    if judge::<F>() == 0 {
+        return 0;
+    }
+    let Some(scratch) = F::scratch() else {
+        return DropReason::Internal as u32;
+    };
+    let asked = scratch.question;
+    scratch.question.initiator = asked.responder;
+    scratch.question.responder = asked.initiator;
+    scratch.question.initiator_ifindex = asked.responder_ifindex;
+    scratch.question.responder_ifindex = asked.initiator_ifindex;
+    judge::<F>()
+}
+
+/// Judges a live flow in the present epoch, in its own orientation, for the pods that are at its
+/// ends now.
+#[inline(always)]
+pub fn judge_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) {
+    if ask_again::<F>(packet, entry) == 0 {
+        return;
+    }
+    if entry.flags & ct_flags::MIDSTREAM != 0 {
+        let _ = judge_either_way::<F>();
+    } else {
+        let _ = judge::<F>();
+    }
+    let Some(scratch) = F::scratch() else {
+        return;
+    };
+    entry.epoch = scratch.val.epoch;
+    entry.egress_rule = scratch.val.egress_rule;
+    entry.ingress_rule = scratch.val.ingress_rule;
+    entry.denied = scratch.val.denied;
+}
+
+/// Puts a live flow's question into the scratch room; 0 if that fails.
+#[inline(never)]
+fn ask_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) -> u32 {
+    let Some(scratch) = F::scratch() else {
+        return 0;
+    };
+    let (key, source_is_b) = Tuple::of(packet).key(packet.proto);
+    let Some(found) = F::conntrack().find(&key) else {
+        return 0;
+    };
+    let forward = source_is_b == (found.flags & ct_flags::INITIATOR_IS_B != 0);
+    let (responder, port) = if found.flags & ct_flags::FRONT != 0 {
+        (found.nat_dst, found.nat_dst_port)
+    } else if forward {
+        (packet.dst, packet.dst_port)
+    } else {
+        (packet.src, packet.src_port)
+    };
+    let outside = entry.flags & ct_flags::OUTSIDE != 0;
+    if !outside {
+        entry.initiator_ifindex = device_now::<F>(entry.initiator_ifindex, &entry.nat_src);
+    }
+    entry.responder_ifindex = device_now::<F>(entry.responder_ifindex, &responder);
+    scratch.question = Question {
+        initiator: entry.nat_src,
+        responder,
+        initiator_ifindex: if outside { 0 } else { entry.initiator_ifindex },
+        responder_ifindex: entry.responder_ifindex,
+        port,
+        proto: packet.proto,
+        host: (entry.flags & ct_flags::HOST != 0) as u8,
+        reserved: 0,
+    };
+    1
+}
+
+/// The device of the pod that has an address now; a device whose pod is not known yet stays.
+#[inline(always)]
+fn device_now<F: Family>(ifindex: u32, addr: &F::Addr) -> u32 {
+    if ifindex != 0
+        && let Some(pod) = subject::by_device(ifindex)
+        && (pod.state != subject_state::MANAGED || F::address_of(pod) == *addr)
+    {
+        return ifindex;
+    }
+    subject::identity::<F>(addr).ifindex
+}
+
+/// Not 0 if a pod may send to a multicast or broadcast address: there is no flow, only egress.
+#[inline(never)]
+pub fn may_multicast<F: Family>(pod: &Subject, packet: &Packet<F::Addr>) -> u32 {
+    if !maps::enabled(config_flags::POLICY) || !is_isolated(pod, pod.egress) {
+        return 1;
+    }
+    let question = Question {
+        initiator: packet.src,
+        responder: packet.dst,
+        initiator_ifindex: pod.ifindex,
+        responder_ifindex: 0,
+        port: packet.dst_port,
+        proto: packet.proto,
+        host: 0,
+        reserved: 0,
+    };
+    let world = IdentityVal {
+        identity: 0,
+        ifindex: 0,
+        flags: 0,
+    };
+    evaluate::<F>(pod.egress, &world, &packet.dst, &question).allowed
+}
+
+#[inline(always)]
+fn is_isolated(subject: &Subject, ruleset: u32) -> bool {
+    subject.state == subject_state::MANAGED && ruleset != 0
+}
+
+#[inline(always)]
+fn egress_ruleset<A>(question: &Question<A>) -> Option<u32> {
+    if question.initiator_ifindex == 0 {
+        return None;
+    }
+    let subject = subject::by_device(question.initiator_ifindex)?;
+    is_isolated(subject, subject.egress).then_some(subject.egress)
+}
+
+#[inline(always)]
+fn ingress_ruleset<A>(question: &Question<A>) -> Option<u32> {
+    if question.responder_ifindex == 0 || question.host != 0 {
+        return None;
+    }
+    let subject = subject::by_device(question.responder_ifindex)?;
+    is_isolated(subject, subject.ingress).then_some(subject.ingress)
+}
+
+/// A pod's own node is not policed unless the settings ask for it.
+#[inline(always)]
+fn is_exempt(peer: &IdentityVal) -> bool {
+    peer.flags & identity_flags::NODE != 0 && !maps::enabled(config_flags::POLICE_NODE_EGRESS)
+}
+
+/// The ruleset's decision: the union of what it says of any peer, of the peer's identity, and of the
+/// CIDRs that hold the peer's address.
+#[inline(always)]
+fn evaluate<F: Family>(
+    ruleset: u32,
+    identity: &IdentityVal,
+    addr: &F::Addr,
+    question: &Question<F::Addr>,
+) -> Decision {
+    let Some(rules) = element(&RULESETS, ruleset) else {
+        return Decision::DEFAULT_DENY;
+    };
+    let Some(class) = class_of(rules, question.proto, question.port) else {
+        return Decision::DEFAULT_DENY;
+    };
+    let mut key = RowKey {
+        ruleset,
+        peer: peer::ANY,
+        class,
+        reserved: 0,
+    };
+    let mut decision = add_row(Decision::DEFAULT_DENY, &key);
+    if rules.flags & ruleset_flags::IDENTITIES != 0 && identity.identity != 0 {
+        key.peer = identity.identity;
+        decision = add_row(decision, &key);
+    }
+    if rules.flags & ruleset_flags::CIDRS != 0 {
+        let prefix = CidrKey {
+            prefix: CidrKey::<F::Addr>::LEAD_BITS + F::Addr::BITS,
+            lead: 0,
+            addr: *addr,
+        };
+        if let Some(cidr) = longest_prefix(F::cidrs(), &prefix) {
+            key.peer = peer::CIDR | cidr.set;
+            decision = add_row(decision, &key);
+        }
+    }
+    decision
+}
+
+#[inline(always)]
+fn add_row(decision: Decision, key: &RowKey) -> Decision {
+    match ROWS.find(key) {
+        Some(row) => decision.or(*row),
+        None => decision,
+    }
+}
+
+/// The class of a port: that of the last bound that does not exceed it.
+#[inline(always)]
+fn class_of(rules: &RulesetVal, protocol: u8, port: Port) -> Option<u16> {
+    let span = match protocol {
+        proto::TCP => rules.tcp,
+        proto::UDP => rules.udp,
+        proto::SCTP => rules.sctp,
+        _ => return Some(rules.other_class),
+    };
+    search(span, port.number())
+}
+
+#[inline(always)]
+fn search(span: PortSpan, port: u16) -> Option<u16> {
+    let (mut low, mut high) = (0u32, span.count);
+    let mut class = None;
+    for _ in 0..PORT_SEARCH_STEPS {
+        if low >= high {
+            break;
+        }
+        let middle = (low + high) / 2;
+        let bound = element(&PORT_BOUNDS, span.base.wrapping_add(middle))?;
+        if bound.start <= port {
+            class = Some(bound.class);
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    class
+}

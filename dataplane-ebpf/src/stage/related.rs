@@ -1,0 +1,171 @@
+//! ICMP errors: they belong to the flow of the packet they quote, and are translated with it, inside
+//! and out (RFC 5508 section 4, RFC 4443).
+
+use dataplane_common::{
+    abi::{CtKey, CtVal, Port, ct_flags},
+    verdict::DropReason,
+};
+
+use crate::{
+    family::{self, Family},
+    maps::Table,
+    packet::{Ctx, PSEUDO_HEADER},
+    stage::{
+        conntrack::Tuple,
+        parse::{Frag, Kind, Packet, has_ports},
+    },
+};
+
+/// Length of an ICMP or ICMPv6 error's header.
+const HEADER: u32 = 8;
+
+/// The flow of the packet that an error quotes. The quote, and what it is to say where the error
+/// goes to, are left in the scratch room; the latter's `forward` tells the error's own direction.
+#[inline(never)]
+pub fn locate<F: Family, C: Ctx>(
+    ctx: C,
+    error: &Packet<F::Addr>,
+) -> Option<&'static mut CtVal<F::Addr>> {
+    let scratch = F::scratch()?;
+    scratch.quote = Packet::empty();
+    if quoted::<F, C>(ctx, error, &mut scratch.quote).is_err() {
+        return None;
+    }
+    find::<F>(&scratch.quote, &mut scratch.quote_to)
+}
+
+/// Reads the packet that an error quotes: its network header, and its ports or echo identifier.
+#[inline(always)]
+fn quoted<F: Family, C: Ctx>(
+    ctx: C,
+    error: &Packet<F::Addr>,
+    out: &mut Packet<F::Addr>,
+) -> Result<(), DropReason> {
+    let l3 = error.l4 + HEADER;
+    ctx.pull(l3 + F::HEADER as u32 + HEADER)?;
+    F::parse(ctx, l3, out)?;
+    if out.frag == Frag::Later {
+        return Err(DropReason::IcmpUnrelated);
+    }
+    let header = match ctx.window::<8>(out.l4 as usize) {
+        Some(header) => header,
+        None => {
+            ctx.pull(out.l4 + HEADER)?;
+            ctx.need::<8>(out.l4 as usize)?
+        }
+    };
+    if has_ports(out.proto) {
+        out.kind = Kind::Ports;
+        out.src_port = Port(header.u16::<0>());
+        out.dst_port = Port(header.u16::<2>());
+    } else if out.proto == F::ICMP {
+        out.kind = Kind::EchoRequest;
+        out.src_port = Port(header.u16::<4>());
+        out.dst_port = out.src_port;
+    }
+    Ok(())
+}
+
+/// The flow of a quoted packet; `to.forward` is set if the error travels as the flow's initiator
+/// sends.
+#[inline(always)]
+fn find<F: Family>(
+    quote: &Packet<F::Addr>,
+    to: &mut Tuple<F::Addr>,
+) -> Option<&'static mut CtVal<F::Addr>> {
+    *to = Tuple::of(quote);
+    let (key, source_is_b) = to.key(quote.proto);
+    let entry = F::conntrack().find(&key)?;
+    let from_initiator = source_is_b == (entry.flags & ct_flags::INITIATOR_IS_B != 0);
+    to.forward = !from_initiator as u32;
+    if entry.flags & ct_flags::FRONT == 0 {
+        if from_initiator {
+            to.src = entry.nat_src;
+            to.src_port = entry.nat_src_port;
+            to.dst = entry.nat_dst;
+            to.dst_port = entry.nat_dst_port;
+        }
+        return Some(entry);
+    }
+    let (key, _) = CtKey::sorted(
+        entry.nat_src,
+        entry.nat_dst,
+        entry.nat_src_port,
+        entry.nat_dst_port,
+        quote.proto,
+    );
+    if !from_initiator {
+        to.src = entry.nat_dst;
+        to.src_port = entry.nat_dst_port;
+        to.dst = entry.nat_src;
+        to.dst_port = entry.nat_src_port;
+    }
+    F::conntrack().find(&key)
+}
+
+/// Translates an error and the quote that [`locate`] found. Returns 0 or a `DropReason` as a number.
+#[inline(never)]
+pub fn translate<F: Family, C: Ctx>(ctx: C, error: &Packet<F::Addr>) -> u32 {
+    let Some(scratch) = F::scratch() else {
+        return DropReason::Internal as u32;
+    };
+    match rewrite::<F, C>(ctx, error, &scratch.quote, &scratch.quote_to) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// The error's own addresses: where they are ends of the quoted packet, they change with it.
+#[inline(always)]
+pub fn outer<F: Family>(
+    error: &Packet<F::Addr>,
+    quote: &Packet<F::Addr>,
+    to: &Tuple<F::Addr>,
+) -> (F::Addr, F::Addr) {
+    let src = if error.src == quote.dst {
+        to.dst
+    } else {
+        error.src
+    };
+    let dst = if error.dst == quote.src {
+        to.src
+    } else {
+        error.dst
+    };
+    (src, dst)
+}
+
+#[inline(always)]
+fn rewrite<F: Family, C: Ctx>(
+    ctx: C,
+    error: &Packet<F::Addr>,
+    quote: &Packet<F::Addr>,
+    to: &Tuple<F::Addr>,
+) -> Result<(), DropReason> {
+    let checksum = error.l4 + 2;
+    let (src, dst) = outer::<F>(error, quote, to);
+    if !F::IS_V4 {
+        let outer = family::add(
+            F::checksum_diff(error.src, src),
+            F::checksum_diff(error.dst, dst),
+        );
+        ctx.update_checksum_by(checksum, outer, PSEUDO_HEADER | F::checksum_flags())?;
+        // In IPv4 the quoted header's own checksum balances its addresses.
+        let inner = family::add(
+            F::checksum_diff(quote.src, to.src),
+            F::checksum_diff(quote.dst, to.dst),
+        );
+        ctx.update_checksum_by(checksum, inner, 0)?;
+    }
+    if quote.kind == Kind::Ports {
+        let pair = |src: u16, dst: u16| src as u32 | (dst as u32) << 16;
+        let old = pair(quote.src_port.0, quote.dst_port.0);
+        let new = pair(to.src_port.0, to.dst_port.0);
+        ctx.update_checksum(checksum, old, new, 0)?;
+        let ports = ctx.need::<4>(quote.l4 as usize)?;
+        ports.set_u16::<0>(to.src_port.0);
+        ports.set_u16::<2>(to.dst_port.0);
+    }
+    F::write_addresses(ctx, quote.l3, to.src, to.dst)?;
+    F::write_addresses(ctx, error.l3, src, dst)
+}

@@ -1,0 +1,47 @@
+//! The pods of this node, by device.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    macros::btf_map,
+};
+use dataplane_common::abi::{IdentityVal, Subject, capacity};
+
+use crate::{
+    family::Family,
+    maps::{Table, element},
+};
+
+#[btf_map(name = "subjects")]
+static SUBJECTS: Array<Subject, { capacity::SUBJECTS as usize }> = Array::new();
+
+#[btf_map(name = "subjects_over")]
+static OVERFLOW: HashMap<u32, Subject, { capacity::SUBJECTS_OVERFLOW as usize }> = HashMap::new();
+
+/// The place of a device in arrays that have one for each pod.
+#[inline(always)]
+pub fn place(ifindex: u32) -> u32 {
+    ifindex & (capacity::SUBJECTS - 1)
+}
+
+/// The pod behind a host-side device; `None` for a device that has no entry.
+#[inline(always)]
+pub fn by_device(ifindex: u32) -> Option<&'static Subject> {
+    let subject = element(&SUBJECTS, place(ifindex))?;
+    if subject.ifindex == ifindex {
+        return Some(subject);
+    }
+    OVERFLOW.find(&ifindex).map(|subject| &*subject)
+}
+
+/// What an address is; unknown addresses are the world.
+#[inline(always)]
+pub fn identity<F: Family>(addr: &F::Addr) -> IdentityVal {
+    match F::identities().find(addr) {
+        Some(found) => *found,
+        None => IdentityVal {
+            identity: 0,
+            ifindex: 0,
+            flags: 0,
+        },
+    }
+}
