@@ -1,6 +1,26 @@
 //! Tests on real namespaces: root, and the programs in the kernel. `cargo xtask test` runs them.
 
 #[cfg(test)]
+mod affinity;
+#[cfg(test)]
+mod hairpin;
+#[cfg(test)]
+mod icmp;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod nodeport;
+#[cfg(test)]
+mod policy;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod services;
+#[cfg(test)]
 mod topology;
+#[cfg(test)]
+mod udp;
+#[cfg(test)]
+mod weights;
+#[cfg(test)]
+mod world;

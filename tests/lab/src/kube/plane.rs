@@ -44,6 +44,8 @@ pub struct PodRun {
     pub name: String,
     /// Its node; none: the nodes take turns.
     pub node: Option<u8>,
+    /// Its namespace; none: `default`.
+    pub namespace: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The names of its ports, in the order of the server's TCP and then UDP ports.
@@ -314,7 +316,6 @@ impl Plane {
         let (tcp, udp) = (&deployment.ports, &deployment.udp_ports);
         let run = PodRun {
             name: name.clone(),
-            node: None,
             labels: deployment.labels.clone(),
             port_names: tcp
                 .iter()
@@ -328,6 +329,7 @@ impl Plane {
                 ..ServerSpec::default()
             },
             pre_stop: deployment.pre_stop,
+            ..PodRun::default()
         };
         self.launch(run, Some((deployment.name.clone(), revision.to_owned())))?;
         Ok(name)
@@ -344,6 +346,7 @@ impl Plane {
         };
         let mut manifest = PodManifest::new(&run.name, &pod.node().name());
         manifest.labels = run.labels;
+        manifest.namespace = run.namespace.unwrap_or(manifest.namespace);
         manifest.addrs = Some(pod.addrs());
         let ports = server.tcp.iter().map(|port| (*port, "TCP"));
         let ports = ports

@@ -199,7 +199,7 @@ fn parse_answer(response: &Response) -> Result<Answer, Failure> {
 
 /// Reads `<name> <version> <client address>`.
 pub(super) fn parse_who(line: &str) -> Option<(String, String, SocketAddr)> {
-    let mut words = line.split_whitespace();
+    let mut words = line.lines().next()?.split_whitespace();
     let (name, version) = (words.next()?, words.next()?);
     Some((
         name.to_owned(),

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read, Write};
 /// The longest line that is read.
 const LINE_LIMIT: u64 = 8192;
 /// The longest body that is read.
-const BODY_LIMIT: u64 = 65536;
+const BODY_LIMIT: u64 = 2 << 20;
 
 /// What of a request the server acts on.
 #[derive(Debug, PartialEq, Eq)]

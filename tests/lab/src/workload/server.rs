@@ -16,6 +16,8 @@ use crate::wait;
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a stopping server waits for another request on an open connection.
 const DRAIN: Duration = Duration::from_secs(2);
+/// The most that a client can ask for.
+const PAD_LIMIT: usize = 1 << 20;
 /// The longest datagram that is answered.
 const DATAGRAM: usize = 9000;
 
@@ -36,7 +38,8 @@ pub struct ServerSpec {
 
 /// A running server. Dropping it stops it at once.
 ///
-/// HTTP: the body is `<name> <version> <client address>`. UDP: the same, and the datagram.
+/// HTTP: the body is `<name> <version> <client address>`; `/pad/<number>` asks for so many bytes
+/// more. UDP: the same line, and the datagram.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -128,10 +131,14 @@ impl Shared {
         } else {
             200
         };
+        let pad = path
+            .strip_prefix("/pad/")
+            .and_then(|bytes| bytes.parse().ok());
+        let body = self.who(peer) + &"x".repeat(pad.unwrap_or(0).min(PAD_LIMIT));
         Response {
             status,
             close,
-            body: self.who(peer),
+            body,
         }
     }
 

@@ -1,0 +1,255 @@
+//! NetworkPolicy on the packet path. What each selector means is the model's affair and is tested
+//! there; here is what packets do.
+
+use sluice_lab::kube::objects;
+use sluice_lab::wait;
+use sluice_lab::workload::client::Connection;
+
+use crate::world::{Client, PATIENCE, REQUEST, TCP, UDP, World, at, pod, vip};
+
+/// A policy on the pods `app: web`; `spec` is the rest of its YAML, indented by two.
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}}}
+spec:
+  podSelector: {{matchLabels: {{app: web}}}}
+{spec}
+"
+    )
+}
+
+const DENY_INGRESS: &str = "  policyTypes: [Ingress]";
+
+fn world() -> World {
+    let mut world = World::new();
+    world.pod_on_each_node("web");
+    world.service("web", vip(1));
+    world.await_service(vip(1), 80);
+    world
+}
+
+/// Waits until the client gets nothing from the pods any more.
+fn await_denied(world: &World, client: &Client) {
+    for name in ["web-1", "web-2"] {
+        for to in at(world.plane.pod(name).addrs(), TCP) {
+            let failure = client.eventually_fails(to);
+            assert!(failure.is_timeout(), "{} to {to}: {failure}", client.name);
+        }
+    }
+}
+
+fn await_allowed(world: &World, client: &Client) {
+    for name in ["web-1", "web-2"] {
+        for to in at(world.plane.pod(name).addrs(), TCP) {
+            client.eventually_gets(to);
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_may_get_nothing_gets_only_its_own_nodes_probes() {
+    let mut world = world();
+    world.yaml(&policy("deny", DENY_INGRESS));
+    let others = [world.pods().to_vec(), vec![world.outside()]].concat();
+    for client in &others {
+        await_denied(&world, client);
+    }
+    for node in [1_u8, 2] {
+        for (pod, own) in [(node, true), (3 - node, false)] {
+            for to in at(world.plane.pod(&format!("web-{pod}")).addrs(), TCP) {
+                let answer = world.host(node).try_get(to);
+                assert_eq!(answer.is_ok(), own, "node-{node} to {to}");
+            }
+        }
+    }
+    for client in world.pods() {
+        for to in at(vip(1), 80) {
+            assert!(
+                client.try_get(to).is_err_and(|f| f.is_timeout()),
+                "{} to {to}",
+                client.name
+            );
+        }
+        for to in at(world.plane.pod("web-1").addrs(), UDP) {
+            assert!(
+                client.ask(to).is_err_and(|f| f.is_timeout()),
+                "{} to {to}",
+                client.name
+            );
+        }
+    }
+    // Its own requests and their answers are nobody's business.
+    for name in ["web-1", "web-2"] {
+        for to in at(world.plane.pod("client-1").addrs(), TCP) {
+            world.client_in(name).get(to).unwrap();
+        }
+    }
+    world.plane.delete_object("NetworkPolicy", "deny").unwrap();
+    for client in &others {
+        await_allowed(&world, client);
+    }
+}
+
+#[test]
+fn selectors_namespaces_and_ports_say_who_may_come() {
+    let mut world = world();
+    world
+        .plane
+        .apply(&objects::namespace("team", &[("kind", "team")]))
+        .unwrap();
+    let friend = pod("friend", 1, &[("role", "friend")]);
+    world.plane.run(friend).unwrap();
+    let mut team = pod("team", 2, &[("role", "friend")]);
+    team.namespace = Some("team".to_owned());
+    world.plane.run(team).unwrap();
+    world.yaml(&policy(
+        "who",
+        "  policyTypes: [Ingress]
+  ingress:
+  - from: [{podSelector: {matchExpressions: [{key: role, operator: In, values: [friend]}]}}]
+    ports: [{port: http}]
+  - from: [{namespaceSelector: {matchLabels: {kind: team}}}]
+    ports: [{protocol: UDP, port: 9000, endPort: 9100}]",
+    ));
+    await_denied(&world, &world.client(1));
+    for (name, tcp, udp) in [
+        ("friend", true, false),
+        ("team", false, true),
+        ("client-2", false, false),
+    ] {
+        let client = world.client_in(name);
+        for web in ["web-1", "web-2"] {
+            let addrs = world.plane.pod(web).addrs();
+            for (to_tcp, to_udp) in at(addrs, TCP).into_iter().zip(at(addrs, UDP)) {
+                assert_eq!(client.try_get(to_tcp).is_ok(), tcp, "{name} to {to_tcp}");
+                assert_eq!(client.ask(to_udp).is_ok(), udp, "{name} to {to_udp} by UDP");
+            }
+        }
+        for to in at(vip(1), 80) {
+            assert_eq!(client.try_get(to).is_ok(), tcp, "{name} to {to}");
+        }
+    }
+}
+
+#[test]
+fn egress_is_judged_after_the_service_chose() {
+    let mut world = world();
+    world.pod("db", 2, &[("app", "db")]);
+    world.service("db", vip(2));
+    world.await_service(vip(2), 80);
+    world.yaml(&policy(
+        "out",
+        "  policyTypes: [Egress]
+  egress:
+  - to: [{podSelector: {matchLabels: {app: db}}}]
+    ports: [{protocol: TCP, port: 8080}]",
+    ));
+    for name in ["web-1", "web-2"] {
+        let web = world.client_in(name);
+        for to in at(world.plane.pod("client-1").addrs(), TCP) {
+            let failure = web.eventually_fails(to);
+            assert!(failure.is_timeout(), "{name} to {to}: {failure}");
+        }
+        for to in [at(world.plane.pod("db").addrs(), TCP), at(vip(2), 80)].concat() {
+            web.get(to)
+                .unwrap_or_else(|error| panic!("{name} to {to}: {error}"));
+        }
+        for to in at(world.plane.pod("db").addrs(), UDP) {
+            assert!(
+                web.ask(to).is_err_and(|failure| failure.is_timeout()),
+                "{name} to {to}"
+            );
+        }
+    }
+    // Who comes in is not its affair, and is answered.
+    for client in world.everywhere() {
+        await_allowed(&world, &client);
+    }
+}
+
+#[test]
+fn blocks_of_addresses_admit_clients_outside() {
+    let mut world = world();
+    world.yaml(&policy(
+        "blocks",
+        "  policyTypes: [Ingress]
+  ingress:
+  - from:
+    - ipBlock: {cidr: 172.30.0.0/16, except: [172.30.0.12/32]}
+    - ipBlock: {cidr: 'fd30::/16', except: ['fd30::12/128']}",
+    ));
+    await_denied(&world, &world.client(1));
+    await_allowed(&world, &world.outside());
+    // node-2 is one of the exceptions; its own pod it may probe all the same.
+    for (name, allowed) in [("web-1", false), ("web-2", true)] {
+        for to in at(world.plane.pod(name).addrs(), TCP) {
+            assert_eq!(world.host(2).try_get(to).is_ok(), allowed, "node-2 to {to}");
+        }
+    }
+}
+
+#[test]
+fn a_live_flow_is_judged_again_when_the_rules_change() {
+    let mut world = world();
+    let clients = world.pods();
+    let mut open = Vec::new();
+    for client in &clients {
+        for to in [at(world.plane.pod("web-1").addrs(), TCP), at(vip(1), 80)].concat() {
+            let connect = || Connection::open(None, to, REQUEST / 6);
+            let mut connection = client.netns.run(connect).unwrap();
+            connection.get("/", false).unwrap();
+            open.push((client.name.clone(), to, connection));
+        }
+    }
+    world.yaml(&policy("deny", DENY_INGRESS));
+    for client in &clients {
+        await_denied(&world, client);
+    }
+    for (name, to, connection) in &mut open {
+        assert!(
+            connection.get("/", false).is_err(),
+            "{name} to {to} still passes"
+        );
+    }
+}
+
+#[test]
+fn a_new_pod_is_closed_before_it_is_open() {
+    let mut world = world();
+    world.yaml(&policy("deny", DENY_INGRESS));
+    let client = world.client(1);
+    await_denied(&world, &client);
+    // It has a network before it has a label: from its first packet on it is not reached.
+    world.pod("web-3", 1, &[("app", "web")]);
+    for to in at(world.plane.pod("web-3").addrs(), TCP) {
+        assert!(client.try_get(to).is_err(), "{to}");
+    }
+}
+
+#[test]
+fn status_tells_what_is_in_force() {
+    let mut world = world();
+    world.yaml(&policy("deny", DENY_INGRESS));
+    await_denied(&world, &world.client(1));
+    wait::until_true(PATIENCE, "the policy to be listed", || {
+        let listed = world.plane.agents[0].query(&["policy", "list"]);
+        listed.is_ok_and(|listed| listed.to_string().contains("deny"))
+    })
+    .unwrap();
+    let services = world.plane.agents[0]
+        .query(&["service", "list"])
+        .unwrap()
+        .to_string();
+    assert!(services.contains(&vip(1).v4.to_string()), "{services}");
+    let flows = world.plane.agents[0]
+        .query(&["conntrack", "list"])
+        .unwrap()
+        .to_string();
+    assert!(
+        flows.contains(&world.client(1).addrs.v4.to_string()),
+        "{flows}"
+    );
+}
