@@ -9,7 +9,9 @@
 
 pub mod capacity;
 pub mod compile;
+pub mod eval;
 pub mod ids;
+pub mod oracle;
 pub mod plan;
 pub mod snapshot;
 pub mod store;

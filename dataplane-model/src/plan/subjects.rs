@@ -1,18 +1,18 @@
 //! Exchanging pods' rulesets and identities.
 //!
 //! Two things a verdict depends on change one entry at a time: the ruleset of the pod that is judged
-//! (its subject) and the identity of its peer (an address, and the subject of a peer on this node).
-//! Between an old ruleset and a new identity, an answer is the old rules' about the peer as it is now.
+//! (its subject) and the identity of its peer (an address). Between an old ruleset and a new identity, an answer is the old rules' about the peer as it is now.
 //! That is the old state's own answer as long as the peer's labels are the same. For a peer whose
 //! labels changed, or whose address went to another pod, it might allow what neither state does; such
 //! a peer has identity 0 while rulesets are exchanged.
 //!
-//! Passes over the subjects:
+//! In order:
 //!
-//! 1. hold: peers that changed get identity 0, if some pod goes from one ruleset to another;
+//! 1. peers that changed get identity 0, if some pod goes from one ruleset to another;
 //! 2. isolate: directions that become isolated get their ruleset;
 //! 3. exchange: directions go from one ruleset to another;
-//! 4. release: directions that are isolated no more get none; held identities get their value.
+//! 4. release: directions that are isolated no more get none, and new pods their entry;
+//! 5. addresses get their identities.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ pub(super) fn exchange(desired: &Desired, written: &Written, ids: &IdTable, plan
         .iter()
         .map(|(&ifindex, &(place, subject))| (ifindex, (place, *subject)))
         .collect();
-    for pass in [Pass::Hold, Pass::Isolate, Pass::Exchange, Pass::Release] {
+    for pass in [Pass::Isolate, Pass::Exchange, Pass::Release] {
         exchange.run(pass, &mut last, plan);
     }
     exchange.release_addresses::<Addr4>(plan);
@@ -71,7 +71,6 @@ pub(super) fn remove(desired: &Desired, written: &Written, plan: &mut Builder) {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    Hold,
     Isolate,
     Exchange,
     Release,
@@ -98,11 +97,6 @@ impl Exchange<'_> {
             let Some(value) = self.value_in(pass, ifindex, wanted) else {
                 continue;
             };
-            let place = if pass == Pass::Hold {
-                last.get(&ifindex).map_or(place, |&(place, _)| place)
-            } else {
-                place
-            };
             if last.insert(ifindex, (place, value)) != Some((place, value)) {
                 plan.put(place.0, &place.1, &value);
             }
@@ -115,21 +109,14 @@ impl Exchange<'_> {
             // A new subject: its device was closed until now.
             return (pass == Pass::Release).then_some(*wanted);
         };
-        let held = self.is_held(old.identity, wanted.identity);
-        let identity = if held { 0 } else { wanted.identity };
         let isolated = |old: u32, wanted: u32| if old == 0 { wanted } else { old };
         let exchanged = |old: u32, wanted: u32| if wanted == 0 { old } else { wanted };
         match pass {
-            Pass::Hold => held.then_some(Subject {
-                identity: 0,
-                ..*old
-            }),
             Pass::Isolate => {
                 let ingress = isolated(old.ingress, wanted.ingress);
                 let egress = isolated(old.egress, wanted.egress);
                 let changes = (ingress, egress) != (old.ingress, old.egress);
                 changes.then_some(Subject {
-                    identity,
                     ingress,
                     egress,
                     ..*wanted
@@ -139,7 +126,6 @@ impl Exchange<'_> {
                 let ingress = exchanged(old.ingress, wanted.ingress);
                 let egress = exchanged(old.egress, wanted.egress);
                 Some(Subject {
-                    identity,
                     ingress,
                     egress,
                     ..*wanted

@@ -1,0 +1,267 @@
+//! What the kernel makes of the tables: the same look-ups and decisions, for one packet.
+//!
+//! Serves explanations to people, and the tests that compare the compiled tables with the
+//! [`oracle`](crate::oracle).
+
+use std::net::IpAddr;
+
+use dataplane_common::abi::{
+    Addr4, Addr6, CidrKey, IdentityVal, Port, PortSpan, RowKey, RulesetVal, ServiceKey, ServiceVal,
+    SlotVal, Subject, identity_flags, peer, ruleset_flags, service_flags, subject_state,
+};
+use dataplane_common::decide::policy::Decision;
+use dataplane_common::net::proto;
+
+use crate::snapshot::Direction;
+use crate::tables::{Family, Tables};
+
+/// A first packet, as it is after translation of its destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packet {
+    /// Source.
+    pub src: IpAddr,
+    /// Destination: for a flow through a frontend, the backend.
+    pub dst: IpAddr,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Destination port; ignored for protocols without ports.
+    pub port: u16,
+}
+
+/// Judgement of a packet at both of its ends. `None`: no pod of this node is isolated there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judgement {
+    /// By what the sender may send.
+    pub egress: Option<Decision>,
+    /// By what the receiver may receive.
+    pub ingress: Option<Decision>,
+}
+
+impl Judgement {
+    /// True if neither end forbids the packet.
+    pub fn is_allowed(&self) -> bool {
+        let allows =
+            |decision: Option<Decision>| decision.is_none_or(|decision| decision.allowed != 0);
+        allows(self.egress) && allows(self.ingress)
+    }
+}
+
+/// Judges a packet by the tables. One whose ends are of different families is no packet at all: `None`.
+pub fn judge(tables: &Tables, packet: &Packet) -> Option<Judgement> {
+    match (packet.src, packet.dst) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => judge_family::<Addr4>(tables, packet),
+        (IpAddr::V6(_), IpAddr::V6(_)) => judge_family::<Addr6>(tables, packet),
+        _ => None,
+    }
+}
+
+fn judge_family<A: Family>(tables: &Tables, packet: &Packet) -> Option<Judgement> {
+    let (src, dst) = (A::from_ip(packet.src)?, A::from_ip(packet.dst)?);
+    if src == dst {
+        return Some(Judgement {
+            egress: None,
+            ingress: None,
+        });
+    }
+    let (source, target) = (identity(tables, &src), identity(tables, &dst));
+    // A pod's own node is out of its policies' reach, in both directions.
+    let egress = ruleset_of(tables, &source, Direction::Egress)
+        .filter(|_| target.flags & identity_flags::NODE == 0);
+    let ingress = ruleset_of(tables, &target, Direction::Ingress)
+        .filter(|_| source.flags & identity_flags::NODE == 0);
+    Some(Judgement {
+        egress: egress.map(|ruleset| evaluate(tables, ruleset, &target, &dst, packet)),
+        ingress: ingress.map(|ruleset| evaluate(tables, ruleset, &source, &src, packet)),
+    })
+}
+
+/// The subject behind a device.
+pub fn subject(tables: &Tables, ifindex: u32) -> Option<&Subject> {
+    let at_place = tables
+        .subjects
+        .values()
+        .find(|subject| subject.ifindex == ifindex);
+    at_place.or_else(|| tables.subjects_overflow.get(&ifindex))
+}
+
+fn identity<A: Family>(tables: &Tables, addr: &A) -> IdentityVal {
+    A::tables(tables)
+        .identities
+        .get(addr)
+        .copied()
+        .unwrap_or_default()
+}
+
+/// The ruleset of a pod of this node in a direction; `None` if nothing isolates it.
+fn ruleset_of(tables: &Tables, pod: &IdentityVal, direction: Direction) -> Option<u32> {
+    let subject = subject(tables, pod.ifindex).filter(|_| pod.ifindex != 0)?;
+    let ruleset = match direction {
+        Direction::Ingress => subject.ingress,
+        Direction::Egress => subject.egress,
+    };
+    (subject.state == subject_state::MANAGED && ruleset != 0).then_some(ruleset)
+}
+
+fn evaluate<A: Family>(
+    tables: &Tables,
+    number: u32,
+    peer: &IdentityVal,
+    addr: &A,
+    packet: &Packet,
+) -> Decision {
+    let ruleset = tables.rulesets.get(&number);
+    let Some((ruleset, class)) = ruleset.and_then(|r| Some((r, class_of(tables, r, packet)?)))
+    else {
+        return Decision::DEFAULT_DENY;
+    };
+    let row = |decision: Decision, peer: u32| {
+        let key = RowKey {
+            ruleset: number,
+            peer,
+            class,
+            reserved: 0,
+        };
+        tables
+            .rows
+            .get(&key)
+            .map_or(decision, |row| decision.or(*row))
+    };
+    let mut decision = row(Decision::DEFAULT_DENY, peer::ANY);
+    if ruleset.flags & ruleset_flags::IDENTITIES != 0 && peer.identity != 0 {
+        decision = row(decision, peer.identity);
+    }
+    if ruleset.flags & ruleset_flags::CIDRS != 0
+        && let Some(set) = longest_prefix(tables, addr)
+    {
+        decision = row(decision, peer::CIDR | set);
+    }
+    decision
+}
+
+fn class_of(tables: &Tables, ruleset: &RulesetVal, packet: &Packet) -> Option<u16> {
+    let span = match packet.proto {
+        proto::TCP => ruleset.tcp,
+        proto::UDP => ruleset.udp,
+        proto::SCTP => ruleset.sctp,
+        _ => return Some(ruleset.other_class),
+    };
+    let PortSpan { base, count } = span;
+    let bounds = (base..base + count)
+        .map(|place| tables.port_bounds.get(&place).copied().unwrap_or_default());
+    bounds
+        .take_while(|bound| bound.start <= packet.port)
+        .last()
+        .map(|bound| bound.class)
+}
+
+fn longest_prefix<A: Family>(tables: &Tables, addr: &A) -> Option<u32> {
+    let cidrs = &A::tables(tables).cidrs;
+    let key = |length| CidrKey {
+        prefix: CidrKey::<A>::LEAD_BITS + length,
+        lead: 0,
+        addr: addr.masked(length),
+    };
+    (0..=A::BITS)
+        .rev()
+        .find_map(|length| cidrs.get(&key(length)))
+        .map(|cidr| cidr.set)
+}
+
+/// What becomes of new connections to a frontend.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Serving {
+    /// The frontend's value.
+    pub service: ServiceVal,
+    /// Backends, with the share of connections each gets; a backend of several classes has several.
+    pub backends: Vec<Share>,
+    /// The share that is refused.
+    pub refused: f64,
+    /// The share that is dropped without an answer.
+    pub dropped: f64,
+}
+
+/// A backend's share of the connections.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Share {
+    /// Address.
+    pub addr: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// From 0 to 1.
+    pub share: f64,
+}
+
+/// Who serves an address and port for clients in a [`scope`](dataplane_common::abi::scope); `None` if it
+/// is no frontend.
+pub fn serving(tables: &Tables, addr: IpAddr, port: u16, proto: u8, scope: u8) -> Option<Serving> {
+    match addr {
+        IpAddr::V4(_) => serving_family::<Addr4>(tables, addr, port, proto, scope),
+        IpAddr::V6(_) => serving_family::<Addr6>(tables, addr, port, proto, scope),
+    }
+}
+
+fn serving_family<A: Family>(
+    tables: &Tables,
+    addr: IpAddr,
+    port: u16,
+    proto: u8,
+    scope: u8,
+) -> Option<Serving> {
+    let key = ServiceKey {
+        addr: A::from_ip(addr)?,
+        port: Port::new(port),
+        proto,
+        scope,
+        reserved: 0,
+    };
+    let service = *A::tables(tables).services.get(&key)?;
+    let mut serving = Serving {
+        service,
+        backends: Vec::new(),
+        refused: 0.0,
+        dropped: 0.0,
+    };
+    if service.classes == 0 {
+        serving.add_block::<A>(tables, service.base, service.count, 1.0);
+    }
+    let mut taken = 0.0;
+    for place in service.class_base..service.class_base + u32::from(service.classes) {
+        let class = tables.classes.get(&place).copied().unwrap_or_default();
+        let top = if class.threshold == u32::MAX {
+            1.0
+        } else {
+            f64::from(class.threshold) / 2f64.powi(32)
+        };
+        serving.add_block::<A>(tables, class.base, class.count, top - taken);
+        taken = top;
+    }
+    Some(serving)
+}
+
+impl Serving {
+    fn add_block<A: Family>(&mut self, tables: &Tables, base: u32, count: u16, share: f64) {
+        for place in base..base + u32::from(count) {
+            let share = share / f64::from(count);
+            let slot = tables
+                .slots
+                .get(&place)
+                .copied()
+                .unwrap_or(SlotVal::default());
+            match A::tables(tables).backends.get(&slot.backend) {
+                Some(backend) => {
+                    self.backends.push(Share {
+                        addr: backend.addr.to_ip(),
+                        port: backend.port.number(),
+                        share,
+                    });
+                }
+                None => self.refused += share,
+            }
+        }
+        if count == 0 && self.service.flags & service_flags::DROP_IF_EMPTY != 0 {
+            self.dropped += share;
+        } else if count == 0 {
+            self.refused += share;
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Load-balancing: Services as kube-proxy serves them, and routes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::snapshot::{
+    Pod, Protocol, Route, RouteClass, RouteKind, RouteTarget, Service, ServicePort, Snapshot,
+    TargetPort, TrafficPolicy,
+};
+
+/// What becomes of new connections to a frontend, as shares from 0 to 1.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Outcome {
+    /// Endpoints by address and port.
+    pub endpoints: BTreeMap<(IpAddr, u16), f64>,
+    /// Refused.
+    pub refused: f64,
+    /// Dropped without an answer.
+    pub dropped: f64,
+}
+
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    at: (IpAddr, u16),
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+    local: bool,
+    pod: Option<&'a Pod>,
+}
+
+/// Who serves an address and port; `None` if it belongs to no Service. `outside` is for clients that are
+/// not on this node.
+pub fn serve(
+    snapshot: &Snapshot,
+    addr: IpAddr,
+    port: u16,
+    protocol: Protocol,
+    outside: bool,
+) -> Option<Outcome> {
+    let served = snapshot
+        .services
+        .values()
+        .filter(|service| service.is_served());
+    let ports = served.flat_map(|service| service.ports.iter().map(move |port| (service, port)));
+    let mut of_protocol = ports.filter(|(_, own)| own.protocol == protocol);
+    of_protocol.find_map(|(service, own)| {
+        let is_cluster_ip = !outside && own.port == port && service.cluster_ips.contains(&addr);
+        let has_family = service
+            .cluster_ips
+            .iter()
+            .any(|ip| ip.is_ipv4() == addr.is_ipv4());
+        let is_node_port = has_family
+            && own.node_port == Some(port)
+            && snapshot.node.nodeport_ips().any(|ip| ip == addr);
+        let policy = match (is_cluster_ip, is_node_port, outside) {
+            (true, _, _) => service.internal_policy,
+            (false, true, true) => service.external_policy,
+            (false, true, false) => TrafficPolicy::Cluster,
+            (false, false, _) => return None,
+        };
+        Some(outcome(snapshot, service, own, addr.is_ipv4(), policy))
+    })
+}
+
+fn outcome(
+    snapshot: &Snapshot,
+    service: &Service,
+    port: &ServicePort,
+    v4: bool,
+    policy: TrafficPolicy,
+) -> Outcome {
+    let mut shares = match route_classes(snapshot, service, port) {
+        None => vec![(1.0, endpoints(snapshot, service, port))],
+        Some(classes) => {
+            let sum: f64 = classes.iter().map(|class| f64::from(class.weight)).sum();
+            let share = |class: &RouteClass| {
+                if sum == 0.0 {
+                    0.0
+                } else {
+                    f64::from(class.weight) / sum
+                }
+            };
+            classes
+                .iter()
+                .map(|class| (share(class), class_endpoints(snapshot, port, class)))
+                .collect()
+        }
+    };
+    for (_, candidates) in &mut shares {
+        candidates.retain(|candidate| candidate.at.0.is_ipv4() == v4);
+    }
+    let anywhere = shares
+        .iter()
+        .any(|(_, candidates)| !chosen(candidates, TrafficPolicy::Cluster).is_empty());
+    let mut outcome = Outcome::default();
+    let mut empty = 1.0;
+    for (share, candidates) in &shares {
+        let chosen = chosen(candidates, policy);
+        for candidate in &chosen {
+            *outcome.endpoints.entry(candidate.at).or_default() += share / chosen.len() as f64;
+        }
+        empty -= if chosen.is_empty() { 0.0 } else { *share };
+    }
+    outcome.endpoints.retain(|_, share| *share > 0.0);
+    if policy == TrafficPolicy::Local && anywhere {
+        outcome.dropped = empty;
+    } else {
+        outcome.refused = empty;
+    }
+    outcome
+}
+
+/// Ready endpoints; without any, those that serve though they terminate (KEP-1669).
+fn chosen<'a>(candidates: &[Candidate<'a>], policy: TrafficPolicy) -> Vec<Candidate<'a>> {
+    let mut near = candidates.to_vec();
+    near.retain(|candidate| policy == TrafficPolicy::Cluster || candidate.local);
+    let ready: Vec<_> = near
+        .iter()
+        .copied()
+        .filter(|candidate| candidate.ready)
+        .collect();
+    if !ready.is_empty() {
+        return ready;
+    }
+    near.retain(|candidate| candidate.serving && candidate.terminating);
+    near
+}
+
+fn endpoints<'a>(
+    snapshot: &'a Snapshot,
+    service: &Service,
+    port: &ServicePort,
+) -> Vec<Candidate<'a>> {
+    let slices: Vec<_> = snapshot
+        .slices
+        .values()
+        .filter(|slice| slice.service == service.key)
+        .collect();
+    let mut found = Vec::new();
+    for slice in &slices {
+        for own in slice
+            .ports
+            .iter()
+            .filter(|own| own.name == port.name && own.protocol == port.protocol)
+        {
+            for endpoint in &slice.endpoints {
+                let by_name = endpoint.pod.as_ref().and_then(|key| snapshot.pods.get(key));
+                found.push(Candidate {
+                    at: (endpoint.address, own.port),
+                    ready: endpoint.ready,
+                    serving: endpoint.serving,
+                    terminating: endpoint.terminating,
+                    local: endpoint.node.as_ref() == Some(&snapshot.node.name),
+                    pod: by_name,
+                });
+            }
+        }
+    }
+    if slices.is_empty() {
+        found = selected(snapshot, service, port);
+    }
+    // One address and port is one endpoint: rather one that stays than one that goes.
+    found.sort_by_key(|candidate| {
+        (
+            candidate.at,
+            candidate.terminating,
+            !candidate.ready,
+            !candidate.serving,
+        )
+    });
+    found.dedup_by_key(|candidate| candidate.at);
+    found
+}
+
+fn selected<'a>(
+    snapshot: &'a Snapshot,
+    service: &Service,
+    port: &ServicePort,
+) -> Vec<Candidate<'a>> {
+    let Some(selector) = service
+        .selector
+        .as_ref()
+        .filter(|selector| !selector.is_empty())
+    else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for pod in snapshot
+        .pods
+        .values()
+        .filter(|pod| pod.key.namespace == service.key.namespace && !pod.terminal)
+    {
+        if !selector
+            .iter()
+            .all(|(key, value)| pod.labels.get(key) == Some(value))
+        {
+            continue;
+        }
+        let number = match &port.target {
+            TargetPort::Number(number) => Some(*number),
+            TargetPort::Name(name) => pod.named_ports(name, port.protocol).next(),
+        };
+        let Some(number) = number else { continue };
+        found.extend(pod.ips.iter().map(|&ip| Candidate {
+            at: (ip, number),
+            ready: service.publish_not_ready || (pod.ready && !pod.terminating),
+            serving: pod.ready,
+            terminating: pod.terminating,
+            local: pod.node.as_ref() == Some(&snapshot.node.name),
+            pod: Some(pod),
+        }));
+    }
+    found
+}
+
+/// The classes of the route that takes a Service's port: by kind, then the oldest, then by name.
+fn route_classes<'a>(
+    snapshot: &'a Snapshot,
+    service: &Service,
+    port: &ServicePort,
+) -> Option<&'a [RouteClass]> {
+    let mut routes: Vec<&Route> = snapshot.routes.values().collect();
+    routes.retain(|route| {
+        let carries = if route.kind == RouteKind::Udp {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
+        };
+        let for_all =
+            route.kind == RouteKind::VirtualService || route.key.namespace == service.key.namespace;
+        carries == port.protocol && for_all
+    });
+    routes.sort_by_key(|route| (route.kind, route.created, route.key.clone()));
+    let rules = routes.into_iter().flat_map(|route| &route.rules);
+    let takes = |rule: &&crate::snapshot::RouteRule| {
+        rule.parents.iter().any(|parent| {
+            parent.service == service.key && parent.port.is_none_or(|own| own == port.port)
+        })
+    };
+    rules.into_iter().find(takes).map(|rule| rule.classes())
+}
+
+fn class_endpoints<'a>(
+    snapshot: &'a Snapshot,
+    dialled: &ServicePort,
+    class: &RouteClass,
+) -> Vec<Candidate<'a>> {
+    let (key, port, any_of) = match &class.target {
+        RouteTarget::Service { service, port } => (service, port, None),
+        RouteTarget::Subset {
+            service,
+            port,
+            any_of,
+        } => (service, port, Some(any_of)),
+        RouteTarget::Invalid => return Vec::new(),
+    };
+    let Some(service) = snapshot.services.get(key) else {
+        return Vec::new();
+    };
+    let number = port.unwrap_or(dialled.port);
+    let own = service
+        .ports
+        .iter()
+        .find(|own| own.port == number && own.protocol == dialled.protocol);
+    let mut found = own
+        .map(|own| endpoints(snapshot, service, own))
+        .unwrap_or_default();
+    if let Some(any_of) = any_of {
+        found.retain(|candidate| {
+            candidate
+                .pod
+                .is_some_and(|pod| any_of.iter().any(|selector| selector.matches(&pod.labels)))
+        });
+    }
+    found
+}

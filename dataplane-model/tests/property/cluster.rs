@@ -1,0 +1,315 @@
+//! Strategies for clusters: few names, labels and ports, so that things meet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dataplane_model::snapshot::*;
+use ipnet::IpNet;
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+pub const THIS_NODE: &str = "here";
+const OTHER_NODE: &str = "there";
+const PODS: usize = 9;
+
+/// Ports that packets are tried with: those that rules name, and their neighbours.
+pub const PORTS: [u16; 9] = [0, 53, 79, 80, 81, 443, 8080, 9000, 65535];
+
+pub fn node() -> NodeConfig {
+    NodeConfig {
+        name: THIS_NODE.into(),
+        addresses: vec![ip("192.168.0.1"), ip("fd99::1")],
+        nodeport_addresses: Vec::new(),
+    }
+}
+
+/// Addresses that are no pod's.
+pub fn outside() -> Vec<IpAddr> {
+    [
+        "10.0.0.200",
+        "10.0.4.4",
+        "203.0.113.7",
+        "192.168.0.1",
+        "192.168.0.2",
+        "fd00::200",
+        "2001:db8::7",
+        "fd99::1",
+    ]
+    .map(ip)
+    .into()
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+pub fn pod_ips(index: usize) -> Vec<IpAddr> {
+    let low = index as u8 + 1;
+    vec![
+        Ipv4Addr::new(10, 0, low % 3, low).into(),
+        Ipv6Addr::new(0xfd00, 0, 0, (low % 3).into(), 0, 0, 0, low.into()).into(),
+    ]
+}
+
+/// Objects of a cluster, without the node's own configuration.
+pub fn objects() -> impl Strategy<Value = Vec<Object>> {
+    let namespaces = vec(namespace_labels(), 3).prop_map(|labels| {
+        let named = ["a", "b", "c"].into_iter().zip(labels);
+        named
+            .filter_map(|(name, labels)| {
+                Some(Object::Namespace(Namespace {
+                    name: name.into(),
+                    labels: labels?,
+                }))
+            })
+            .collect::<Vec<_>>()
+    });
+    let pods = vec(pod(), PODS).prop_map(|pods| {
+        pods.into_iter()
+            .enumerate()
+            .flat_map(|(i, pod)| place_pod(i, pod))
+            .collect::<Vec<_>>()
+    });
+    let policies = vec(policy(), 0..5).prop_map(|policies| {
+        let name = |i: usize, policy: NetworkPolicy| NetworkPolicy {
+            key: ObjectKey::new(policy.key.namespace, format!("np{i}")),
+            ..policy
+        };
+        policies
+            .into_iter()
+            .enumerate()
+            .map(|(i, policy)| Object::Policy(name(i, policy)))
+            .collect::<Vec<_>>()
+    });
+    let services = super::services::objects();
+    let node = Object::Node(Node {
+        name: OTHER_NODE.into(),
+        addresses: vec![ip("192.168.0.2")],
+    });
+    (namespaces, pods, policies, services)
+        .prop_map(move |(a, b, c, d)| [a, b, c, d, vec![node.clone()]].concat())
+}
+
+/// The snapshot that holds these objects.
+pub fn snapshot(objects: &[Object]) -> Snapshot {
+    let mut snapshot = Snapshot::new(node(), []);
+    for object in objects {
+        snapshot.apply(Event::Apply(object.clone()));
+    }
+    snapshot
+}
+
+fn namespace_labels() -> impl Strategy<Value = Option<Labels>> {
+    option::weighted(
+        0.8,
+        option::of(select(vec!["x", "y"])).prop_map(|team| {
+            team.map(|team| ("team".into(), team.into()))
+                .into_iter()
+                .collect()
+        }),
+    )
+}
+
+pub fn namespace() -> impl Strategy<Value = &'static str> {
+    select(vec!["a", "a", "b", "c"])
+}
+
+fn pod() -> impl Strategy<Value = Option<Pod>> {
+    let conditions = (
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+    );
+    let web = option::of(select(vec![80u16, 8080]));
+    let dns = option::of(select(vec![53u16, 8080]));
+    let strategy = (
+        namespace(),
+        pod_labels(),
+        conditions,
+        web,
+        dns,
+        prop::bool::weighted(0.7),
+    );
+    option::weighted(
+        0.9,
+        strategy.prop_map(
+            |(namespace, labels, (ready, terminal, terminating, host), web, dns, here)| {
+                let web = web.map(|port| ContainerPort {
+                    name: "web".into(),
+                    protocol: Protocol::Tcp,
+                    port,
+                });
+                let dns = dns.map(|port| ContainerPort {
+                    name: "dns".into(),
+                    protocol: Protocol::Udp,
+                    port,
+                });
+                Pod {
+                    labels,
+                    ready,
+                    terminal,
+                    terminating,
+                    host_network: host,
+                    node: Some(if here { THIS_NODE } else { OTHER_NODE }.into()),
+                    ports: web.into_iter().chain(dns).collect(),
+                    ..Pod::new(ObjectKey::new(namespace, "p"))
+                }
+            },
+        ),
+    )
+}
+
+fn pod_labels() -> impl Strategy<Value = Labels> {
+    let app = option::weighted(0.9, select(vec!["web", "api", "db"]));
+    let tier = option::of(select(vec!["1", "2"]));
+    (app, tier).prop_map(|(app, tier)| {
+        let app = app.map(|value| ("app".into(), value.into()));
+        app.into_iter()
+            .chain(tier.map(|value| ("tier".into(), value.into())))
+            .collect()
+    })
+}
+
+/// The pod at a place of the cluster, and its device if it is on this node.
+fn place_pod(index: usize, pod: Option<Pod>) -> Vec<Object> {
+    let Some(pod) = pod else { return Vec::new() };
+    let own = pod_ips(index);
+    let host = vec![if pod.node.as_deref() == Some(THIS_NODE) {
+        ip("192.168.0.1")
+    } else {
+        ip("192.168.0.2")
+    }];
+    let key = ObjectKey::new(pod.key.namespace.clone(), format!("p{index}"));
+    let device = Interface {
+        // Four places: some devices share one.
+        ifindex: 10 + index as u32 * 2,
+        addresses: own.clone(),
+        mac: [2, 0, 0, 0, 0, index as u8],
+        host_mac: [2, 0, 0, 0, 1, index as u8],
+        redirect_ok: true,
+        late: false,
+    };
+    let has_device = pod.node.as_deref() == Some(THIS_NODE) && !pod.host_network && !pod.terminal;
+    let pod = Pod {
+        key,
+        ips: if pod.host_network { host } else { own },
+        ..pod
+    };
+    let device = has_device.then_some(Object::Interface(device));
+    std::iter::once(Object::Pod(pod)).chain(device).collect()
+}
+
+pub fn selector() -> impl Strategy<Value = Selector> {
+    let values = |all: Vec<&'static str>| {
+        btree_set(select(all), 1..3).prop_map(|set| set.into_iter().map(Text::from).collect())
+    };
+    let operator = prop_oneof![
+        values(vec!["web", "api", "1"]).prop_map(Operator::In),
+        values(vec!["web", "db", "2"]).prop_map(Operator::NotIn),
+        Just(Operator::Exists),
+        Just(Operator::DoesNotExist),
+    ];
+    let requirement = (select(vec!["app", "tier", "none"]), operator);
+    let requirements = vec(
+        requirement.prop_map(|(key, operator)| Requirement {
+            key: key.into(),
+            operator,
+        }),
+        0..2,
+    );
+    let exact = option::of(select(vec!["web", "api", "db"]));
+    (exact, requirements).prop_map(|(app, requirements)| {
+        let exact: Labels = app
+            .map(|app| ("app".into(), app.into()))
+            .into_iter()
+            .collect();
+        Selector::new(&exact, requirements)
+    })
+}
+
+fn namespace_selector() -> impl Strategy<Value = Selector> {
+    let by = |key: &'static str, value: &'static str| {
+        Selector::from(&Labels::from([(key.into(), value.into())]))
+    };
+    let lacks = Requirement {
+        key: "team".into(),
+        operator: Operator::DoesNotExist,
+    };
+    prop_oneof![
+        Just(Selector::everything()),
+        Just(by("team", "x")),
+        Just(by("kubernetes.io/metadata.name", "b")),
+        Just(Selector::new(&Labels::new(), [lacks])),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = NetworkPolicy> {
+    let rules = || option::weighted(0.6, vec(rule(), 0..3));
+    (namespace(), selector(), rules(), rules()).prop_map(|(namespace, pods, ingress, egress)| {
+        NetworkPolicy {
+            key: ObjectKey::new(namespace, "np"),
+            pods,
+            ingress,
+            egress,
+        }
+    })
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let peers = prop_oneof![1 => Just(Peers::Any), 4 => vec(peer(), 0..3).prop_map(Peers::Only)];
+    let ports =
+        prop_oneof![1 => Just(Ports::Any), 3 => vec(port_match(), 0..3).prop_map(Ports::Only)];
+    (peers, ports).prop_map(|(peers, ports)| Rule { peers, ports })
+}
+
+fn peer() -> impl Strategy<Value = Peer> {
+    let scope = prop_oneof![
+        Just(NamespaceScope::Own),
+        namespace_selector().prop_map(NamespaceScope::Matching),
+    ];
+    let pods = (scope, selector()).prop_map(|(namespaces, pods)| Peer::Pods { namespaces, pods });
+    let block = select(vec![
+        ("0.0.0.0/0", vec!["10.0.0.0/8", "10.0.1.0/24"]),
+        (
+            "10.0.0.0/8",
+            vec!["10.0.1.0/24", "10.0.1.4/32", "10.0.2.0/24"],
+        ),
+        ("10.0.1.0/24", vec!["10.0.1.4/32", "10.0.1.0/25"]),
+        ("10.0.1.4/32", vec![]),
+        ("203.0.113.0/24", vec!["203.0.113.0/25"]),
+        ("::/0", vec!["fd00::/16", "2001:db8::/32"]),
+        ("fd00::/16", vec!["fd00:0:0:1::/64"]),
+        ("fd00:0:0:1::/64", vec!["fd00:0:0:1::4/128"]),
+    ]);
+    let block = block.prop_flat_map(|(cidr, inner)| {
+        let most = inner.len();
+        let except = prop::sample::subsequence(inner, 0..=most);
+        except.prop_map(move |except| Peer::Block {
+            cidr: net(cidr),
+            except: except.into_iter().map(net).collect(),
+        })
+    });
+    prop_oneof![pods, block]
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+fn port_match() -> impl Strategy<Value = PortMatch> {
+    let protocol = select(vec![
+        Protocol::Tcp,
+        Protocol::Tcp,
+        Protocol::Udp,
+        Protocol::Sctp,
+    ]);
+    let range = prop_oneof![
+        1 => Just(PortRange::All),
+        3 => select(vec![53u16, 80, 8080]).prop_map(|port| PortRange::Numbers(port, port)),
+        2 => select(vec![(80u16, 443u16), (0, 53), (8080, 65535), (81, 80)]).prop_map(|(a, b)| PortRange::Numbers(a, b)),
+        3 => select(vec!["web", "dns"]).prop_map(|name| PortRange::Named(name.into())),
+    ];
+    (protocol, range).prop_map(|(protocol, range)| PortMatch { protocol, range })
+}

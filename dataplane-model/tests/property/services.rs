@@ -1,0 +1,280 @@
+//! Frontends against the oracle's load-balancing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use dataplane_common::abi::scope;
+use dataplane_model::compile::compile;
+use dataplane_model::eval;
+use dataplane_model::ids::IdTable;
+use dataplane_model::oracle::{self, Outcome};
+use dataplane_model::snapshot::*;
+use dataplane_model::tables::Tables;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::cases;
+use crate::cluster::{
+    THIS_NODE, ip, namespace, node, objects as cluster, pod_ips, selector, snapshot,
+};
+
+const NODE_PORTS: [u16; 3] = [30080, 30081, 30082];
+
+/// Services, some with slices, and routes.
+pub fn objects() -> impl Strategy<Value = Vec<Object>> {
+    (vec(service(), 0..4), vec(slice(), 0..3), vec(route(), 0..3)).prop_map(
+        |(services, slices, routes)| {
+            let services = services
+                .into_iter()
+                .enumerate()
+                .map(|(i, service)| Object::Service(place(i, service)));
+            let slices = slices.into_iter().enumerate().map(|(i, slice)| {
+                Object::Slice(EndpointSlice {
+                    key: ObjectKey::new(slice.key.namespace, format!("slice{i}")),
+                    ..slice
+                })
+            });
+            let routes = routes.into_iter().enumerate().map(|(i, route)| {
+                Object::Route(Route {
+                    key: ObjectKey::new(route.key.namespace, format!("route{i}")),
+                    ..route
+                })
+            });
+            services.chain(slices).chain(routes).collect()
+        },
+    )
+}
+
+fn place(index: usize, service: Service) -> Service {
+    let low = index + 1;
+    let ips = [ip(&format!("10.96.0.{low}")), ip(&format!("fd96::{low}"))];
+    let cluster_ips = ips.into_iter().take(service.cluster_ips.len()).collect();
+    let mut ports = service.ports;
+    for port in &mut ports {
+        // Node ports are unique in a cluster.
+        port.node_port = port
+            .node_port
+            .filter(|_| port.protocol == Protocol::Tcp)
+            .map(|_| NODE_PORTS[index % 3]);
+    }
+    let key = ObjectKey::new(service.key.namespace, format!("svc{}", index % 2));
+    Service {
+        key,
+        cluster_ips,
+        ports,
+        ..service
+    }
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let app = select(vec!["web", "api", "none"]);
+    let policy = || {
+        select(vec![
+            TrafficPolicy::Cluster,
+            TrafficPolicy::Cluster,
+            TrafficPolicy::Local,
+        ])
+    };
+    let ports = select(vec![Protocol::Tcp, Protocol::Udp]).prop_flat_map(|second| {
+        (target(), target(), any::<bool>()).prop_map(move |(first, other, both)| {
+            let port = |name: &str, protocol, target| ServicePort {
+                name: name.into(),
+                protocol,
+                port: 80,
+                target,
+                node_port: Some(0),
+            };
+            let mut ports = vec![port("one", Protocol::Tcp, first)];
+            if both {
+                let other = port("two", second, other);
+                ports.push(ServicePort {
+                    port: if second == Protocol::Tcp { 81 } else { 80 },
+                    node_port: (second == Protocol::Udp).then_some(0),
+                    ..other
+                });
+            }
+            ports
+        })
+    });
+    let kind = prop_oneof![8 => Just(ServiceKind::NodePort), 1 => Just(ServiceKind::ExternalName)];
+    (
+        namespace(),
+        app,
+        policy(),
+        policy(),
+        ports,
+        kind,
+        0usize..3,
+        any::<bool>(),
+    )
+        .prop_map(
+            |(namespace, app, internal, external, ports, kind, families, publish)| Service {
+                kind,
+                selector: Some([("app".into(), app.into())].into()),
+                cluster_ips: vec![ip("::"); families],
+                ports,
+                internal_policy: internal,
+                external_policy: external,
+                affinity_secs: publish.then_some(60),
+                publish_not_ready: publish,
+                ..Service::new(ObjectKey::new(namespace, "svc"))
+            },
+        )
+}
+
+fn target() -> impl Strategy<Value = TargetPort> {
+    prop_oneof![
+        Just(TargetPort::Number(8080)),
+        Just(TargetPort::Name("web".into()))
+    ]
+}
+
+fn slice() -> impl Strategy<Value = EndpointSlice> {
+    let endpoint = (0usize..6, 0usize..2, any::<[bool; 3]>(), any::<bool>()).prop_map(
+        |(pod, family, [ready, serving, terminating], here)| Endpoint {
+            address: pod_ips(pod)[family],
+            ready: ready && !terminating,
+            serving: serving || (ready && !terminating),
+            terminating,
+            node: Some(if here { THIS_NODE } else { "there" }.into()),
+            pod: Some(ObjectKey::new("a", format!("p{pod}"))),
+        },
+    );
+    let port =
+        (select(vec!["one", "two"]), select(vec![8080u16, 9000])).prop_map(|(name, port)| {
+            SlicePort {
+                name: name.into(),
+                protocol: Protocol::Tcp,
+                port,
+            }
+        });
+    (
+        namespace(),
+        select(vec!["svc0", "svc1"]),
+        vec(endpoint, 0..5),
+        vec(port, 1..3),
+    )
+        .prop_map(|(namespace, name, endpoints, mut ports)| {
+            ports.sort_by_key(|port| port.name.clone());
+            ports.dedup_by_key(|port| port.name.clone());
+            EndpointSlice {
+                key: ObjectKey::new(namespace, "slice"),
+                service: ObjectKey::new(namespace, name),
+                ports,
+                endpoints,
+            }
+        })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    let service = || {
+        (namespace(), select(vec!["svc0", "svc1"]))
+            .prop_map(|(namespace, name)| ObjectKey::new(namespace, name))
+    };
+    let port = || select(vec![None, Some(80), Some(81)]);
+    let target = prop_oneof![
+        4 => (service(), port()).prop_map(|(service, port)| RouteTarget::Service { service, port }),
+        4 => (service(), port(), vec(selector(), 1..3)).prop_map(|(service, port, any_of)| RouteTarget::Subset { service, port, any_of }),
+        1 => Just(RouteTarget::Invalid),
+    ];
+    let class = (select(vec![0u32, 1, 10, 90]), target)
+        .prop_map(|(weight, target)| RouteClass { weight, target });
+    let parent = (service(), port()).prop_map(|(service, port)| RouteParent { service, port });
+    let rule = (vec(parent, 1..3), vec(class, 0..4))
+        .prop_map(|(parents, classes)| RouteRule::new(parents, classes).expect("few classes"));
+    let kind = select(vec![
+        RouteKind::Http,
+        RouteKind::Tcp,
+        RouteKind::Udp,
+        RouteKind::VirtualService,
+    ]);
+    (kind, namespace(), option::of(0i64..2), vec(rule, 1..3)).prop_map(
+        |(kind, namespace, created, rules)| Route {
+            kind,
+            key: ObjectKey::new(namespace, "route"),
+            created,
+            rules,
+        },
+    )
+}
+
+/// Frontends that may exist.
+pub fn frontends() -> Vec<(IpAddr, u16, Protocol, u8)> {
+    let cluster =
+        (1..5).flat_map(|low| [ip(&format!("10.96.0.{low}")), ip(&format!("fd96::{low}"))]);
+    let cluster = cluster.flat_map(|ip| [80, 81].map(|port| (ip, port)));
+    let nodes = node()
+        .addresses
+        .into_iter()
+        .flat_map(|ip| NODE_PORTS.map(|port| (ip, port)));
+    let protocols = [Protocol::Tcp, Protocol::Udp];
+    let scopes = [scope::INTERNAL, scope::EXTERNAL];
+    let each = cluster
+        .chain(nodes)
+        .flat_map(|(ip, port)| protocols.map(|protocol| (ip, port, protocol)));
+    each.flat_map(|(ip, port, protocol)| scopes.map(|scope| (ip, port, protocol, scope)))
+        .collect()
+}
+
+fn actual(
+    tables: &Tables,
+    (ip, port, protocol, scope): (IpAddr, u16, Protocol, u8),
+) -> Option<Outcome> {
+    let serving = eval::serving(tables, ip, port, protocol.number(), scope)?;
+    let mut endpoints: BTreeMap<_, f64> = BTreeMap::new();
+    for share in serving.backends {
+        *endpoints.entry((share.addr, share.port)).or_default() += share.share;
+    }
+    Some(Outcome {
+        endpoints,
+        refused: serving.refused,
+        dropped: serving.dropped,
+    })
+}
+
+fn close(a: &Outcome, b: &Outcome) -> bool {
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    let same_keys = a.endpoints.keys().eq(b.endpoints.keys());
+    let shares = || {
+        a.endpoints
+            .values()
+            .zip(b.endpoints.values())
+            .all(|(&a, &b)| near(a, b))
+    };
+    same_keys && shares() && near(a.refused, b.refused) && near(a.dropped, b.dropped)
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn compiled_frontends_are_the_oracles(objects in cluster()) {
+        let snapshot = snapshot(&objects);
+        let desired = compile(&snapshot, &mut IdTable::default()).expect("it fits");
+        for frontend in frontends() {
+            let (ip, port, protocol, scope) = frontend;
+            let expected = oracle::serve(&snapshot, ip, port, protocol, scope == scope::EXTERNAL);
+            let actual = actual(&desired.tables, frontend);
+            let same = match (&actual, &expected) {
+                (Some(actual), Some(expected)) => close(actual, expected),
+                (None, None) => true,
+                _ => false,
+            };
+            prop_assert!(same, "{:?}: is {:?}, should be {:?}", frontend, actual, expected);
+        }
+    }
+
+    #[test]
+    fn affinity_is_shared_by_a_ports_frontends(objects in cluster()) {
+        let snapshot = snapshot(&objects);
+        let desired = compile(&snapshot, &mut IdTable::default()).expect("it fits");
+        let services = desired.tables.v4.services.values().chain(desired.tables.v6.services.values());
+        let mut seconds = BTreeMap::new();
+        for service in services {
+            prop_assert!(service.service_port != 0 && service.frontend != 0);
+            prop_assert_eq!(*seconds.entry(service.service_port).or_insert(service.affinity_secs), service.affinity_secs);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Compiled verdicts against the oracle's.
+
+use std::net::IpAddr;
+
+use dataplane_common::decide::policy::Decision;
+use dataplane_common::net::proto;
+use dataplane_model::compile::compile;
+use dataplane_model::eval::{self, Packet};
+use dataplane_model::ids::{IdKind, IdTable};
+use dataplane_model::oracle::{self, Side};
+use dataplane_model::snapshot::{Direction, Protocol, Snapshot};
+use dataplane_model::tables::Tables;
+use proptest::prelude::*;
+
+use crate::cases;
+use crate::cluster::{PORTS, objects, outside, snapshot};
+
+/// Every pair of addresses of one family, of which at least one is a pod's.
+pub fn pairs(snapshot: &Snapshot) -> Vec<(IpAddr, IpAddr)> {
+    let mut pods: Vec<IpAddr> = snapshot
+        .pods
+        .values()
+        .flat_map(|pod| pod.ips.iter().copied())
+        .collect();
+    pods.sort_unstable();
+    pods.dedup();
+    let others = outside();
+    let all: Vec<_> = pods.iter().chain(&others).copied().collect();
+    let inbound = all
+        .iter()
+        .flat_map(|&src| pods.iter().map(move |&dst| (src, dst)));
+    let outbound = pods
+        .iter()
+        .flat_map(|&src| others.iter().map(move |&dst| (src, dst)));
+    inbound
+        .chain(outbound)
+        .filter(|(src, dst)| src.is_ipv4() == dst.is_ipv4())
+        .collect()
+}
+
+/// Protocols and ports that packets are tried with.
+pub fn services() -> Vec<(Option<Protocol>, u16)> {
+    let with_ports = Protocol::ALL
+        .into_iter()
+        .flat_map(|protocol| PORTS.map(|port| (Some(protocol), port)));
+    with_ports.chain([(None, 0)]).collect()
+}
+
+pub fn packet((src, dst): (IpAddr, IpAddr), protocol: Option<Protocol>, port: u16) -> Packet {
+    Packet {
+        src,
+        dst,
+        proto: protocol.map_or(proto::ICMP, Protocol::number),
+        port,
+    }
+}
+
+/// True if the address belongs to a pod whose device is on this node: only its ends are judged here.
+fn is_here(snapshot: &Snapshot, address: IpAddr) -> bool {
+    snapshot
+        .interfaces
+        .values()
+        .any(|device| device.addresses.contains(&address))
+}
+
+fn check(snapshot: &Snapshot, tables: &Tables, ids: &IdTable) -> Result<(), TestCaseError> {
+    for pair in pairs(snapshot) {
+        for (protocol, port) in services() {
+            let expected = oracle::judge(snapshot, pair.0, pair.1, protocol, port);
+            let actual = eval::judge(tables, &packet(pair, protocol, port)).expect("one family");
+            let what = format!("{} -> {} {protocol:?} {port}", pair.0, pair.1);
+            side(
+                &format!("{what} egress"),
+                Direction::Egress,
+                is_here(snapshot, pair.0).then_some(&expected.egress),
+                actual.egress,
+                ids,
+            )?;
+            side(
+                &format!("{what} ingress"),
+                Direction::Ingress,
+                is_here(snapshot, pair.1).then_some(&expected.ingress),
+                actual.ingress,
+                ids,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn side(
+    what: &str,
+    direction: Direction,
+    expected: Option<&Side>,
+    actual: Option<Decision>,
+    ids: &IdTable,
+) -> Result<(), TestCaseError> {
+    let Some(expected) = expected.filter(|side| !side.isolated_by.is_empty()) else {
+        prop_assert_eq!(actual, None, "{}", what);
+        return Ok(());
+    };
+    let allowed = actual.map(|decision| decision.allowed != 0);
+    prop_assert_eq!(
+        allowed,
+        Some(expected.is_allowed()),
+        "{}: {:?}",
+        what,
+        expected
+    );
+    let rule = actual
+        .filter(|decision| decision.allowed != 0)
+        .and_then(|decision| ids.name(IdKind::Rule, decision.rule));
+    let names: Vec<_> = expected
+        .allowed_by
+        .iter()
+        .map(|(key, place)| format!("{key} {} rule {}", direction.name(), place + 1))
+        .collect();
+    let named = rule.is_none_or(|rule| names.contains(&rule.to_string()));
+    prop_assert!(named, "{}: {:?} is none of {:?}", what, rule, names);
+    prop_assert_eq!(
+        rule.is_some(),
+        expected.is_allowed(),
+        "{}: an allowing rule has a name",
+        what
+    );
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(96))]
+
+    #[test]
+    fn compiled_verdicts_are_the_oracles(objects in objects()) {
+        let snapshot = snapshot(&objects);
+        let mut ids = IdTable::default();
+        let desired = compile(&snapshot, &mut ids).expect("it fits");
+        check(&snapshot, &desired.tables, &ids)?;
+    }
+}
