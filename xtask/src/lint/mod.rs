@@ -130,7 +130,7 @@ fn objects() -> Result<()> {
             command
         }
         Privilege::Root | Privilege::Sudo(_) => {
-            let mut command = privilege.command([], lab)?;
+            let mut command = privilege.command([("RUST_BACKTRACE", "0".into())], lab)?;
             command.arg("bpf-check");
             command
         }
