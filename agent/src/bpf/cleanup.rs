@@ -102,11 +102,16 @@ fn detach(pin: &Path) -> Result<(), Error> {
 
 /// Without links, our filters are found on the devices themselves.
 fn detach_filters() -> Result<(), Error> {
-    for (device, _) in list(Path::new("/sys/class/net"))? {
+    let devices = nix::net::if_::if_nameindex().map_err(|error| Error::Kernel {
+        what: "listing devices",
+        source: error.into(),
+    })?;
+    for device in &devices {
+        let device = device.name().to_string_lossy();
         for hook in Hook::ALL {
             clsact::detach(hook, &device).map_err(|source| Error::Attach {
                 program: hook.program(),
-                target: device.clone(),
+                target: device.clone().into_owned(),
                 source,
             })?;
         }

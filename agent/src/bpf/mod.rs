@@ -13,6 +13,8 @@ mod own;
 mod pin;
 mod probe;
 mod program;
+mod ring;
+mod store;
 mod sys;
 
 pub use attach::{AttachMode, Attached};
@@ -24,6 +26,8 @@ pub use load::{Adoption, Dataplane, LoadOptions, open};
 pub use maps::{Counters, Maps, Table};
 pub use probe::{Jiffies, find_cgroup_root, kernel_hz, knows_csum_ipv6, netns_cookie};
 pub use program::{Hook, SOCKET_HOOKS};
+pub use ring::Ring;
+pub use store::Store;
 
 /// The compiled kernel programs that are embedded in this binary.
 ///

@@ -1,0 +1,252 @@
+//! Removing flows that are over, a slice of a table at a time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use dataplane_common::abi::{Abi, Addr4, Addr6, Address, CtKey, CtVal, capacity, ct_flags, name};
+
+use super::{Family, Flows, belongs, front_key, is_front, is_over, other_tuple};
+use crate::bpf::{Error, Jiffies, Maps, Pass, Table};
+
+/// Entries of one slice: well under a millisecond.
+const SLICE: usize = 1_024;
+/// Between two slices of a pass.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Between two passes.
+const REST: Duration = Duration::from_secs(2);
+
+/// Walks the tables of flows over and over.
+pub struct Sweeper {
+    v4: Side<Addr4>,
+    v6: Side<Addr6>,
+    half_open: Table<u32, u32>,
+    counts: BTreeMap<u32, u32>,
+    jiffies: Jiffies,
+    hz: u32,
+}
+
+/// What a slice did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sweep {
+    /// Entries looked at.
+    pub examined: usize,
+    /// Entries removed.
+    pub removed: usize,
+    /// It was the last one of a pass over all tables.
+    pub pass_ended: bool,
+}
+
+impl Sweeper {
+    /// Takes the tables. `hz` is the kernel's tick rate.
+    ///
+    /// # Errors
+    ///
+    /// A map is missing, or the kernel's clock cannot be read.
+    pub fn new(maps: &Maps, hz: u32) -> Result<Self, Error> {
+        Ok(Self {
+            v4: Side::new(maps)?,
+            v6: Side::new(maps)?,
+            half_open: maps.table(name::HALF_OPEN)?,
+            counts: BTreeMap::new(),
+            jiffies: Jiffies::new().map_err(clock_error)?,
+            hz,
+        })
+    }
+
+    /// Sweeps until the task is dropped. A table that cannot be read is tried again.
+    pub async fn run(mut self) {
+        loop {
+            let pause = match self.step(SLICE) {
+                Ok(sweep) if sweep.pass_ended => REST,
+                // A table full of what is over, as after a flood, is emptied without pauses.
+                Ok(sweep) if sweep.removed * 4 > sweep.examined => Duration::ZERO,
+                Ok(_) => PAUSE,
+                Err(error) => {
+                    tracing::warn!(%error, "sweeping the table of flows");
+                    REST
+                }
+            };
+            if pause.is_zero() {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Sweeps about `size` entries, at the present time.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's. The pass begins anew with the next step.
+    pub fn step(&mut self, size: usize) -> Result<Sweep, Error> {
+        let now = self.jiffies.now_low().map_err(clock_error)?;
+        self.step_at(now, size)
+    }
+
+    /// As [`step`](Self::step), at a time given as the low 32 bits of jiffies.
+    ///
+    /// # Errors
+    ///
+    /// As for [`step`](Self::step).
+    pub fn step_at(&mut self, now: u32, size: usize) -> Result<Sweep, Error> {
+        let clock = Clock { now, hz: self.hz };
+        let swept = self.slice(clock, size);
+        if swept.is_err() {
+            self.begin();
+        }
+        let mut sweep = swept?;
+        if self.v4.ended && self.v6.ended {
+            let counted = self.write_half_open();
+            self.begin();
+            counted?;
+            sweep.pass_ended = true;
+        }
+        Ok(sweep)
+    }
+
+    fn slice(&mut self, clock: Clock, size: usize) -> Result<Sweep, Error> {
+        if self.v4.ended {
+            self.v6.slice(clock, size, &mut self.counts)
+        } else {
+            self.v4.slice(clock, size, &mut self.counts)
+        }
+    }
+
+    fn begin(&mut self) {
+        self.v4.begin();
+        self.v6.begin();
+        self.counts.clear();
+    }
+
+    /// Writes the counts of the pass where the programs' own have gone astray. What they count
+    /// meanwhile may be lost; the next pass corrects that.
+    fn write_half_open(&mut self) -> Result<(), Error> {
+        let mut wrong = Vec::new();
+        for (place, count) in self.half_open.entries()? {
+            let counted = self.counts.get(&place).copied().unwrap_or(0);
+            if counted != count {
+                wrong.push((place, counted));
+            }
+        }
+        self.half_open.put_all(&wrong).map_err(|(_, error)| error)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Clock {
+    now: u32,
+    hz: u32,
+}
+
+/// One family's table, and how far its pass has come.
+struct Side<A> {
+    flows: Flows<A>,
+    pass: Pass,
+    ended: bool,
+}
+
+impl<A: Family> Side<A>
+where
+    CtKey<A>: Abi + Ord,
+    CtVal<A>: Abi,
+{
+    fn new(maps: &Maps) -> Result<Self, Error> {
+        Ok(Self {
+            flows: A::table(maps)?,
+            pass: Pass::default(),
+            ended: false,
+        })
+    }
+
+    fn begin(&mut self) {
+        self.pass = Pass::default();
+        self.ended = false;
+    }
+
+    fn slice(
+        &mut self,
+        clock: Clock,
+        size: usize,
+        counts: &mut BTreeMap<u32, u32>,
+    ) -> Result<Sweep, Error> {
+        let mut sweep = Sweep::default();
+        let Some(entries) = self.flows.slice(&mut self.pass, size)? else {
+            self.ended = true;
+            return Ok(sweep);
+        };
+        sweep.examined = entries.len();
+        for (key, value) in entries {
+            sweep.removed += if is_front(&value) {
+                self.sweep_front(&key, &value)?
+            } else if is_over(key.proto, &value, clock.now, clock.hz) {
+                self.sweep_main(&key, clock)?
+            } else {
+                count(&value, counts);
+                0
+            };
+        }
+        Ok(sweep)
+    }
+
+    /// Removes a main entry with its front, if it is still over: since it was listed, a packet
+    /// may have come, or a new flow may have taken its place.
+    fn sweep_main(&self, key: &CtKey<A>, clock: Clock) -> Result<usize, Error> {
+        let Some(value) = self.flows.get(key)? else {
+            return Ok(0);
+        };
+        if is_front(&value) || !is_over(key.proto, &value, clock.now, clock.hz) {
+            return Ok(0);
+        }
+        let mut removed = 0;
+        if let Some(front) = front_key(key, &value)
+            && let Some(entry) = self.flows.get(&front)?
+            && is_front(&entry)
+            && other_tuple(&entry).key(front.proto) == *key
+        {
+            removed += usize::from(self.flows.delete(&front)?);
+        }
+        removed += usize::from(self.flows.delete(key)?);
+        Ok(removed)
+    }
+
+    /// Removes a front without main entry. It goes with its main when that is over.
+    fn sweep_front(&self, key: &CtKey<A>, listed: &CtVal<A>) -> Result<usize, Error> {
+        let main = other_tuple(listed).key(key.proto);
+        let stands = |main: Option<CtVal<A>>, front: &CtVal<A>| {
+            main.is_some_and(|main| belongs(key, front, &main))
+        };
+        if stands(self.flows.get(&main)?, listed) {
+            return Ok(0);
+        }
+        // A new flow may have written both since: the main entry first, so it is read last.
+        match self.flows.get(key)? {
+            Some(front)
+                if is_front(&front)
+                    && !stands(self.flows.get(&other_tuple(&front).key(key.proto))?, &front) =>
+            {
+                self.flows.delete(key).map(usize::from)
+            }
+            _ => Ok(0),
+        }
+    }
+}
+
+/// Counts a half-open flow for the initiator's pod and for the node.
+fn count<A: Address>(value: &CtVal<A>, counts: &mut BTreeMap<u32, u32>) {
+    if value.flags & ct_flags::HALF_OPEN == 0 {
+        return;
+    }
+    let is_pods = value.initiator_ifindex != 0 && value.flags & ct_flags::OUTSIDE == 0;
+    if is_pods {
+        let place = value.initiator_ifindex & (capacity::SUBJECTS - 1);
+        *counts.entry(place).or_default() += 1;
+    }
+    *counts.entry(capacity::HALF_OPEN - 1).or_default() += 1;
+}
+
+fn clock_error(source: std::io::Error) -> Error {
+    Error::Kernel {
+        what: "reading the kernel's clock",
+        source,
+    }
+}

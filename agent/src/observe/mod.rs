@@ -1,0 +1,5 @@
+//! Looking at the dataplane at work: flows, verdicts and drops.
+
+pub mod conntrack;
+pub mod drops;
+pub mod events;
