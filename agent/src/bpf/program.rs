@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    panic::resume_unwind,
+    thread,
 };
 
 use aya::{
@@ -93,15 +95,7 @@ impl Programs {
     /// One is missing, or the kernel refuses it.
     pub fn load(ebpf: &mut Ebpf, pins: &PinDir) -> Result<Self, Error> {
         let mut by_name = BTreeMap::new();
-        let sockets = SOCKET_HOOKS.into_iter().map(|(name, _)| name);
-        for name in Hook::ALL.into_iter().map(Hook::program).chain(sockets) {
-            let program = ebpf
-                .program_mut(name)
-                .ok_or_else(|| Error::BadObject(format!("it has no program {name}")))?;
-            let fd = load(program).map_err(|error| Error::Load {
-                what: format!("program {name}"),
-                reason: short(&error),
-            })?;
+        for (name, fd) in verify(ebpf)? {
             let id = program_info(fd.as_fd())
                 .map_err(|source| Error::Kernel {
                     what: "asking for a program's id",
@@ -133,6 +127,49 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+/// Has the kernel verify all programs at once: it takes most of the time of a start.
+fn verify(ebpf: &mut Ebpf) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
+    let sockets = SOCKET_HOOKS.into_iter().map(|(name, _)| name);
+    let names: Vec<&'static str> = Hook::ALL
+        .into_iter()
+        .map(Hook::program)
+        .chain(sockets)
+        .collect();
+    let mut programs: BTreeMap<String, &mut Program> = ebpf
+        .programs_mut()
+        .map(|(name, program)| (name.to_owned(), program))
+        .collect();
+    let mut work = Vec::new();
+    for name in names {
+        let program = programs
+            .remove(name)
+            .ok_or_else(|| Error::BadObject(format!("it has no program {name}")))?;
+        work.push((name, program));
+    }
+    let loaded = thread::scope(|scope| {
+        let threads: Vec<_> = work
+            .into_iter()
+            .map(|(name, program)| (name, scope.spawn(move || load(program))))
+            .collect();
+        let joined = threads.into_iter().map(|(name, thread)| {
+            let result = thread.join();
+            (name, result.unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        joined.collect::<Vec<_>>()
+    });
+    let failed = |name, error: &ProgramError| Error::Load {
+        what: format!("program {name}"),
+        reason: short(error),
+    };
+    loaded
+        .into_iter()
+        .map(|(name, result)| match result {
+            Ok(fd) => Ok((name, fd)),
+            Err(error) => Err(failed(name, &error)),
+        })
+        .collect()
 }
 
 fn load(program: &mut Program) -> Result<OwnedFd, ProgramError> {
