@@ -60,7 +60,10 @@ impl Note {
 /// An address that pods and Services may have.
 pub fn address(field: &str, text: &str) -> Result<IpAddr, Fault> {
     let address: IpAddr = text.parse().map_err(|_| {
-        Fault::new(field, format!("{text:?} is not an IP address: write one like 10.0.0.1 or fd00::1"))
+        Fault::new(
+            field,
+            format!("{text:?} is not an IP address: write one like 10.0.0.1 or fd00::1"),
+        )
     })?;
     let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let kind = if address.is_unspecified() {
@@ -74,7 +77,10 @@ pub fn address(field: &str, text: &str) -> Result<IpAddr, Fault> {
     } else {
         return Ok(address);
     };
-    Err(Fault::new(field, format!("{text} is {kind}: give one that can be reached")))
+    Err(Fault::new(
+        field,
+        format!("{text} is {kind}: give one that can be reached"),
+    ))
 }
 
 /// A port number.
@@ -83,7 +89,12 @@ pub fn port(field: &str, number: impl Into<i64>) -> Result<u16, Fault> {
     u16::try_from(number)
         .ok()
         .filter(|&port| port != 0)
-        .ok_or_else(|| Fault::new(field, format!("{number} is not a port: give one from 1 to 65535")))
+        .ok_or_else(|| {
+            Fault::new(
+                field,
+                format!("{number} is not a port: give one from 1 to 65535"),
+            )
+        })
 }
 
 /// A protocol; the API's default is TCP.
@@ -94,7 +105,12 @@ pub fn protocol(field: &str, name: Option<&str>) -> Result<Protocol, Fault> {
     Protocol::ALL
         .into_iter()
         .find(|protocol| protocol.name() == name)
-        .ok_or_else(|| Fault::new(field, format!("{name:?} is not a protocol: write TCP, UDP or SCTP")))
+        .ok_or_else(|| {
+            Fault::new(
+                field,
+                format!("{name:?} is not a protocol: write TCP, UDP or SCTP"),
+            )
+        })
 }
 
 /// The name of a container port (RFC 6335 section 5.1).
@@ -109,7 +125,10 @@ pub fn port_name(field: &str, name: &str) -> Result<(), Fault> {
     } else {
         "use at most 15 of a-z, 0-9 and '-', with a letter"
     };
-    Err(Fault::new(field, format!("{name:?} is not the name of a port: {remedy}")))
+    Err(Fault::new(
+        field,
+        format!("{name:?} is not the name of a port: {remedy}"),
+    ))
 }
 
 /// A number or a name of a port.
@@ -124,9 +143,7 @@ pub enum PortRef {
 pub fn port_ref(field: &str, value: &IntOrString) -> Result<PortRef, Fault> {
     match value {
         IntOrString::Int(number) => port(field, *number).map(PortRef::Number),
-        IntOrString::String(name) => {
-            port_name(field, name).map(|()| PortRef::Name(name.clone()))
-        }
+        IntOrString::String(name) => port_name(field, name).map(|()| PortRef::Name(name.clone())),
     }
 }
 
@@ -154,15 +171,23 @@ pub fn selector(field: &str, selector: &LabelSelector) -> Result<Selector, Fault
                 "Exists" if !listed => Operator::Exists,
                 "DoesNotExist" if !listed => Operator::DoesNotExist,
                 "In" | "NotIn" => {
-                    return Err(Fault::new(format!("{field}.values"), "empty: In and NotIn need at least one value"));
+                    return Err(Fault::new(
+                        format!("{field}.values"),
+                        "empty: In and NotIn need at least one value",
+                    ));
                 }
                 "Exists" | "DoesNotExist" => {
-                    return Err(Fault::new(format!("{field}.values"), "not empty: Exists and DoesNotExist take no values"));
+                    return Err(Fault::new(
+                        format!("{field}.values"),
+                        "not empty: Exists and DoesNotExist take no values",
+                    ));
                 }
                 other => {
                     return Err(Fault::new(
                         format!("{field}.operator"),
-                        format!("{other:?} is not an operator: write In, NotIn, Exists or DoesNotExist"),
+                        format!(
+                            "{other:?} is not an operator: write In, NotIn, Exists or DoesNotExist"
+                        ),
                     ));
                 }
             };
@@ -172,12 +197,18 @@ pub fn selector(field: &str, selector: &LabelSelector) -> Result<Selector, Fault
             })
         })
         .collect::<Result<_, Fault>>()?;
-    Ok(Selector::new(&labels(selector.match_labels.as_ref()), requirements))
+    Ok(Selector::new(
+        &labels(selector.match_labels.as_ref()),
+        requirements,
+    ))
 }
 
 /// `metadata.creationTimestamp` in seconds since the epoch.
 pub fn created(
     metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> Option<i64> {
-    metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
+    metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|time| time.0.as_second())
 }

@@ -34,11 +34,25 @@ pub fn http_route(
             continue;
         }
         if !rules.is_empty() {
-            notes.push(Note::new(field, "an earlier rule takes every request", "this one has no effect"));
+            notes.push(Note::new(
+                field,
+                "an earlier rule takes every request",
+                "this one has no effect",
+            ));
         } else if rule.backend_refs.is_empty() {
-            notes.push(Note::new(format!("{field}.backendRefs"), "empty", "the rule has no effect"));
+            notes.push(Note::new(
+                format!("{field}.backendRefs"),
+                "empty",
+                "the rule has no effect",
+            ));
         } else {
-            rules.push(self::rule(key, &field, &parents, &rule.backend_refs, notes)?);
+            rules.push(self::rule(
+                key,
+                &field,
+                &parents,
+                &rule.backend_refs,
+                notes,
+            )?);
         }
     }
     if rules.is_empty() {
@@ -51,7 +65,12 @@ pub fn http_route(
     }
     let kind = RouteKind::Http;
     let created = fields::created(&route.metadata);
-    Ok(Some(Route { kind, key: model_key(key), created, rules }))
+    Ok(Some(Route {
+        kind,
+        key: model_key(key),
+        created,
+        rules,
+    }))
 }
 
 /// A TCPRoute or UDPRoute.
@@ -69,17 +88,32 @@ pub fn l4_route(
         notes.push(Note::unsupported("spec.useDefaultGateways"));
     }
     let Some((first, others)) = route.spec.rules.split_first() else {
-        return Err(Fault::new("spec.rules", "missing: a route needs a rule with backendRefs"));
+        return Err(Fault::new(
+            "spec.rules",
+            "missing: a route needs a rule with backendRefs",
+        ));
     };
     if !others.is_empty() {
-        notes.push(Note::new("spec.rules[1]", "the first rule takes every connection", "the others have no effect"));
+        notes.push(Note::new(
+            "spec.rules[1]",
+            "the first rule takes every connection",
+            "the others have no effect",
+        ));
     }
     if first.backend_refs.is_empty() {
-        return Err(Fault::new("spec.rules[0].backendRefs", "missing: name the Services that share the connections"));
+        return Err(Fault::new(
+            "spec.rules[0].backendRefs",
+            "missing: name the Services that share the connections",
+        ));
     }
     let rule = rule(key, "spec.rules[0]", &parents, &first.backend_refs, notes)?;
     let created = fields::created(&route.metadata);
-    Ok(Some(Route { kind, key: model_key(key), created, rules: vec![rule] }))
+    Ok(Some(Route {
+        kind,
+        key: model_key(key),
+        created,
+        rules: vec![rule],
+    }))
 }
 
 /// The Services of the same namespace that the route is for.
@@ -102,7 +136,10 @@ fn parents(
             continue;
         }
         if parent.name.is_empty() {
-            return Err(Fault::new(format!("{field}.name"), "missing: name the Service"));
+            return Err(Fault::new(
+                format!("{field}.name"),
+                "missing: name the Service",
+            ));
         }
         let namespace = parent.namespace.as_deref().unwrap_or(&key.namespace);
         if namespace != key.namespace {
@@ -116,7 +153,10 @@ fn parents(
         if parent.section_name.is_some() {
             notes.push(Note::unsupported(format!("{field}.sectionName")));
         }
-        let port = parent.port.map(|port| fields::port(&format!("{field}.port"), port)).transpose()?;
+        let port = parent
+            .port
+            .map(|port| fields::port(&format!("{field}.port"), port))
+            .transpose()?;
         let service = model::ObjectKey::new(namespace, parent.name.as_str());
         parents.push(RouteParent { service, port });
     }
@@ -127,7 +167,12 @@ fn parents(
 fn note_l7(field: &str, rule: &HttpRouteRule, notes: &mut Vec<Note>) -> bool {
     let unconditional = rule.matches.is_empty() || rule.matches.iter().any(is_unconditional);
     if !unconditional {
-        let named = rule.matches.iter().flat_map(conditions).collect::<Vec<_>>().join(", ");
+        let named = rule
+            .matches
+            .iter()
+            .flat_map(conditions)
+            .collect::<Vec<_>>()
+            .join(", ");
         notes.push(Note::new(
             format!("{field}.matches"),
             format!("conditions on {named}: {L7_PROXY}"),
@@ -142,7 +187,11 @@ fn note_l7(field: &str, rule: &HttpRouteRule, notes: &mut Vec<Note>) -> bool {
         ("sessionPersistence", rule.session_persistence.is_some()),
     ];
     for (name, _) in others.into_iter().filter(|(_, used)| *used) {
-        notes.push(Note::new(format!("{field}.{name}"), L7_PROXY, "it has no effect; the weights hold"));
+        notes.push(Note::new(
+            format!("{field}.{name}"),
+            L7_PROXY,
+            "it has no effect; the weights hold",
+        ));
     }
     true
 }
@@ -164,7 +213,11 @@ fn conditions(condition: &HttpRouteMatch) -> Vec<&'static str> {
         ("queryParams", !condition.query_params.is_empty()),
         ("method", condition.method.is_some()),
     ];
-    named.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
+    named
+        .into_iter()
+        .filter(|(_, used)| *used)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 fn rule(
@@ -185,7 +238,11 @@ fn rule(
             ));
         }
         if !backend.filters.is_empty() {
-            notes.push(Note::new(format!("{field}.filters"), L7_PROXY, "they have no effect; the weight holds"));
+            notes.push(Note::new(
+                format!("{field}.filters"),
+                L7_PROXY,
+                "they have no effect; the weight holds",
+            ));
         }
         classes.push(RouteClass {
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
@@ -203,15 +260,30 @@ fn target(
     notes: &mut Vec<Note>,
 ) -> Result<RouteTarget, Fault> {
     let core = matches!(backend.group.as_deref(), None | Some("" | "core"));
-    if !core || backend.kind.as_deref().is_some_and(|kind| kind != "Service") {
-        notes.push(Note::new(field, "not a Service: only Services can be backends", "its share is refused"));
+    if !core
+        || backend
+            .kind
+            .as_deref()
+            .is_some_and(|kind| kind != "Service")
+    {
+        notes.push(Note::new(
+            field,
+            "not a Service: only Services can be backends",
+            "its share is refused",
+        ));
         return Ok(RouteTarget::Invalid);
     }
     if backend.name.is_empty() {
-        return Err(Fault::new(format!("{field}.name"), "missing: name the Service"));
+        return Err(Fault::new(
+            format!("{field}.name"),
+            "missing: name the Service",
+        ));
     }
     let namespace = backend.namespace.as_deref().unwrap_or(&key.namespace);
-    let port = backend.port.map(|port| fields::port(&format!("{field}.port"), port)).transpose()?;
+    let port = backend
+        .port
+        .map(|port| fields::port(&format!("{field}.port"), port))
+        .transpose()?;
     let service = model::ObjectKey::new(namespace, backend.name.as_str());
     Ok(RouteTarget::Service { service, port })
 }

@@ -28,17 +28,31 @@ pub fn virtual_service(
     let spec = &service.spec;
     let for_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|name| name == "mesh");
     if !for_mesh {
-        notes.push(Note::new("spec.gateways", "does not list mesh: the object is for gateways only", "it has no effect here"));
+        notes.push(Note::new(
+            "spec.gateways",
+            "does not list mesh: the object is for gateways only",
+            "it has no effect here",
+        ));
         return Ok(None);
     }
     if !spec.tls.is_empty() {
         notes.push(Note::unsupported("spec.tls"));
     }
     if spec.export_to.iter().any(|name| name != "*") {
-        notes.push(Note::new("spec.exportTo", "not supported yet", "the object is for the clients of every namespace"));
+        notes.push(Note::new(
+            "spec.exportTo",
+            "not supported yet",
+            "the object is for the clients of every namespace",
+        ));
     }
     let hosts = hosts(key, &spec.hosts)?;
-    let mut reader = Reader { key, rules, hosts: &hosts, notes, found: Vec::new() };
+    let mut reader = Reader {
+        key,
+        rules,
+        hosts: &hosts,
+        notes,
+        found: Vec::new(),
+    };
     for (index, rule) in spec.http.iter().enumerate() {
         reader.http(&format!("spec.http[{index}]"), rule)?;
     }
@@ -59,16 +73,26 @@ pub fn virtual_service(
     }
     let created = fields::created(&service.metadata);
     let kind = RouteKind::VirtualService;
-    Ok(Some(Route { kind, key: model_key(key), created, rules: found }))
+    Ok(Some(Route {
+        kind,
+        key: model_key(key),
+        created,
+        rules: found,
+    }))
 }
 
 /// The Services of these hosts.
 fn hosts(key: &ObjectKey, hosts: &[String]) -> Result<Vec<model::ObjectKey>, Fault> {
     if hosts.is_empty() {
-        return Err(Fault::new("spec.hosts", "missing: name the Services that the rules are for"));
+        return Err(Fault::new(
+            "spec.hosts",
+            "missing: name the Services that the rules are for",
+        ));
     }
     let named = hosts.iter().enumerate();
-    named.map(|(index, host)| host_service(&format!("spec.hosts[{index}]"), key, host)).collect()
+    named
+        .map(|(index, host)| host_service(&format!("spec.hosts[{index}]"), key, host))
+        .collect()
 }
 
 /// The Service of a host: `name` in the object's namespace, `name.namespace`, or a full name.
@@ -79,15 +103,23 @@ fn host_service(field: &str, key: &ObjectKey, host: &str) -> Result<model::Objec
     let rest: Vec<_> = parts.collect();
     let is_service = matches!(rest[..], [] | ["svc"] | ["svc", _, ..]);
     let clean = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     if !is_service || !clean(name) || !namespace.is_none_or(clean) {
         return Err(Fault::new(
             field,
-            format!("{host:?} is not the name of a Service: write name, name.namespace or name.namespace.svc.cluster.local"),
+            format!(
+                "{host:?} is not the name of a Service: write name, name.namespace or name.namespace.svc.cluster.local"
+            ),
         ));
     }
-    Ok(model::ObjectKey::new(namespace.unwrap_or(&key.namespace), name))
+    Ok(model::ObjectKey::new(
+        namespace.unwrap_or(&key.namespace),
+        name,
+    ))
 }
 
 struct Reader<'a, 'n> {
@@ -119,10 +151,18 @@ impl Reader<'_, '_> {
             ("headers", rule.headers.is_some()),
         ];
         for (name, _) in others.into_iter().filter(|(_, used)| *used) {
-            self.notes.push(Note::new(format!("{field}.{name}"), L7_PROXY, "it has no effect; the weights hold"));
+            self.notes.push(Note::new(
+                format!("{field}.{name}"),
+                L7_PROXY,
+                "it has no effect; the weights hold",
+            ));
         }
         if rule.route.is_empty() {
-            self.notes.push(Note::new(format!("{field}.route"), "missing", "the rule has no effect"));
+            self.notes.push(Note::new(
+                format!("{field}.route"),
+                "missing",
+                "the rule has no effect",
+            ));
             return Ok(());
         }
         self.add(field, ports, &rule.route)
@@ -141,7 +181,9 @@ impl Reader<'_, '_> {
         let mut ports = Vec::new();
         let mut others: Vec<String> = Vec::new();
         for (index, condition) in conditions.iter().enumerate() {
-            let named = condition.keys().filter(|name| !matches!(name.as_str(), "port" | "name"));
+            let named = condition
+                .keys()
+                .filter(|name| !matches!(name.as_str(), "port" | "name"));
             let named: Vec<_> = named.map(String::as_str).collect();
             if !named.is_empty() {
                 others.push(describe(condition));
@@ -174,18 +216,28 @@ impl Reader<'_, '_> {
     ) -> Result<(), Fault> {
         let covered = |port: Option<u16>| {
             let parents = self.found.iter().flat_map(|rule| &rule.parents);
-            parents.into_iter().any(|parent| parent.port.is_none() || parent.port == port)
+            parents
+                .into_iter()
+                .any(|parent| parent.port.is_none() || parent.port == port)
         };
         let ports: Vec<_> = ports.into_iter().filter(|&port| !covered(port)).collect();
         if ports.is_empty() {
-            self.notes.push(Note::new(field, "an earlier rule takes every connection", "this one has no effect"));
+            self.notes.push(Note::new(
+                field,
+                "an earlier rule takes every connection",
+                "this one has no effect",
+            ));
             return Ok(());
         }
         let mut classes = Vec::new();
         for (index, route) in routes.iter().enumerate() {
             let field = format!("{field}.route[{index}]");
             if route.headers.is_some() {
-                self.notes.push(Note::new(format!("{field}.headers"), L7_PROXY, "it has no effect; the weight holds"));
+                self.notes.push(Note::new(
+                    format!("{field}.headers"),
+                    L7_PROXY,
+                    "it has no effect; the weight holds",
+                ));
             }
             let weight = match route.weight {
                 Some(weight) => weight,
@@ -193,16 +245,25 @@ impl Reader<'_, '_> {
                 None => 0,
             };
             let weight = u32::try_from(weight).map_err(|_| {
-                Fault::new(format!("{field}.weight"), format!("{weight} is out of range: give 0 or more"))
+                Fault::new(
+                    format!("{field}.weight"),
+                    format!("{weight} is out of range: give 0 or more"),
+                )
             })?;
             let target = self.target(&field, &route.destination)?;
             classes.push(RouteClass { weight, target });
         }
         if classes.iter().all(|class| class.weight == 0) {
-            return Err(Fault::new(format!("{field}.route"), "all weights are 0 or missing: give at least one destination a weight"));
+            return Err(Fault::new(
+                format!("{field}.route"),
+                "all weights are 0 or missing: give at least one destination a weight",
+            ));
         }
         let parents = self.hosts.iter().flat_map(|service| {
-            ports.iter().map(move |&port| RouteParent { service: service.clone(), port })
+            ports.iter().map(move |&port| RouteParent {
+                service: service.clone(),
+                port,
+            })
         });
         let rule = RouteRule::new(parents.collect(), classes)
             .map_err(|error| Fault::new(format!("{field}.route"), error.to_string()))?;
@@ -211,7 +272,11 @@ impl Reader<'_, '_> {
     }
 
     fn target(&mut self, field: &str, destination: &Destination) -> Result<RouteTarget, Fault> {
-        let service = host_service(&format!("{field}.destination.host"), self.key, &destination.host)?;
+        let service = host_service(
+            &format!("{field}.destination.host"),
+            self.key,
+            &destination.host,
+        )?;
         let number = destination.port.as_ref().and_then(|port| port.number);
         let port = number
             .map(|number| fields::port(&format!("{field}.destination.port.number"), number))
@@ -221,9 +286,15 @@ impl Reader<'_, '_> {
         };
         if let Some(subset) = self.subset(&service, name) {
             let any_of = vec![Selector::from(&fields::labels(Some(&subset.labels)))];
-            return Ok(RouteTarget::Subset { service, port, any_of });
+            return Ok(RouteTarget::Subset {
+                service,
+                port,
+                any_of,
+            });
         }
-        let defines_others = self.rules_of(&service).any(|rule| !rule.spec.subsets.is_empty());
+        let defines_others = self
+            .rules_of(&service)
+            .any(|rule| !rule.spec.subsets.is_empty());
         if defines_others {
             self.notes.push(Note::new(
                 format!("{field}.destination.subset"),
@@ -237,9 +308,14 @@ impl Reader<'_, '_> {
             format!("no DestinationRule defines the subset {name:?} of {service}"),
             format!("it is the pods whose label `version` or `track` is {name:?}"),
         ));
-        let labelled = |label: &str| Selector::from(&Labels::from([(label.into(), name.as_str().into())]));
+        let labelled =
+            |label: &str| Selector::from(&Labels::from([(label.into(), name.as_str().into())]));
         let any_of = SUBSET_LABELS.into_iter().map(labelled).collect();
-        Ok(RouteTarget::Subset { service, port, any_of })
+        Ok(RouteTarget::Subset {
+            service,
+            port,
+            any_of,
+        })
     }
 
     fn rules_of(&self, service: &model::ObjectKey) -> impl Iterator<Item = &DestinationRule> {
@@ -282,10 +358,15 @@ pub fn destination_rule(
     }
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         if subset.traffic_policy.is_some() {
-            notes.push(Note::unsupported(format!("spec.subsets[{index}].trafficPolicy")));
+            notes.push(Note::unsupported(format!(
+                "spec.subsets[{index}].trafficPolicy"
+            )));
         }
         if subset.name.is_empty() {
-            return Err(Fault::new(format!("spec.subsets[{index}].name"), "missing: name the subset"));
+            return Err(Fault::new(
+                format!("spec.subsets[{index}].name"),
+                "missing: name the subset",
+            ));
         }
     }
     Ok(())

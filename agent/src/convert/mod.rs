@@ -151,16 +151,32 @@ impl Converter {
         let Some(known) = self.known.get_mut(key) else {
             return;
         };
-        let mut problems: Vec<Problem> = notes.into_iter().map(|note| known.problem(key, note)).collect();
+        let mut problems: Vec<Problem> = notes
+            .into_iter()
+            .map(|note| known.problem(key, note))
+            .collect();
         let (faults, effect) = known.settle(outcome, events);
         let bad = faults.into_iter().map(|Fault { field, message }| {
-            known.problem(key, Note { field, message, effect: effect.to_owned() })
+            known.problem(
+                key,
+                Note {
+                    field,
+                    message,
+                    effect: effect.to_owned(),
+                },
+            )
         });
         let bad: Vec<_> = bad.collect();
-        for problem in bad.iter().filter(|problem| !known.problems.contains(problem)) {
+        for problem in bad
+            .iter()
+            .filter(|problem| !known.problems.contains(problem))
+        {
             warn!("{problem}");
         }
-        for note in problems.iter().filter(|problem| !known.problems.contains(problem)) {
+        for note in problems
+            .iter()
+            .filter(|problem| !known.problems.contains(problem))
+        {
             info!("{note}");
         }
         problems.extend(bad);
@@ -172,7 +188,10 @@ impl Converter {
         if key.kind != Kind::VirtualService {
             return Vec::new();
         }
-        let rules = self.known.iter().filter(|(key, _)| key.kind == Kind::DestinationRule);
+        let rules = self
+            .known
+            .iter()
+            .filter(|(key, _)| key.kind == Kind::DestinationRule);
         rules
             .filter_map(|(key, known)| Some((key.clone(), Arc::clone(known.object.as_ref()?))))
             .collect()
@@ -212,7 +231,10 @@ impl Known {
                 self.in_force = policy.key();
                 self.closed = true;
                 events.push(Event::Apply(policy));
-                (faults, "its pods are isolated, and what could not be understood allows nothing")
+                (
+                    faults,
+                    "its pods are isolated, and what could not be understood allows nothing",
+                )
             }
         }
     }
@@ -233,15 +255,17 @@ fn convert(
     let some = |object| Ok(Some(object));
     let route = |route: Option<model::Route>| route.map(model::Object::Route);
     let converted: Result<Option<model::Object>, Fault> = match object {
-        Object::Namespace(namespace) => {
-            some(model::Object::Namespace(nodes::namespace(&key.name, Some(namespace))))
-        }
+        Object::Namespace(namespace) => some(model::Object::Namespace(nodes::namespace(
+            &key.name,
+            Some(namespace),
+        ))),
         Object::Node(node) => nodes::node(key, node).map(|node| Some(model::Object::Node(node))),
         Object::Pod(pod) => nodes::pod(key, pod).map(|pod| Some(model::Object::Pod(pod))),
         Object::Service(service) => services::service(key, service, notes)
             .map(|service| service.map(model::Object::Service)),
-        Object::EndpointSlice(slice) => services::endpoint_slice(key, slice, notes)
-            .map(|slice| slice.map(model::Object::Slice)),
+        Object::EndpointSlice(slice) => {
+            services::endpoint_slice(key, slice, notes).map(|slice| slice.map(model::Object::Slice))
+        }
         Object::NetworkPolicy(policy) => {
             let read = policies::policy(key, policy, notes);
             if !read.faults.is_empty() {

@@ -12,7 +12,10 @@ pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A node.
 pub fn node(key: &ObjectKey, node: &core::Node) -> Result<model::Node, Fault> {
-    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let addresses = node
+        .status
+        .iter()
+        .flat_map(|status| status.addresses.iter().flatten());
     let mut parsed = Vec::new();
     for (index, address) in addresses.enumerate() {
         if matches!(address.type_.as_str(), "InternalIP" | "ExternalIP") {
@@ -74,8 +77,14 @@ fn addresses(status: Option<&core::PodStatus>) -> Result<Vec<std::net::IpAddr>, 
     for (index, entry) in listed.iter().enumerate() {
         let field = format!("status.podIPs[{index}].ip");
         let address = fields::address(&field, &entry.ip)?;
-        if parsed.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
-            return Err(Fault::new(field, "a second address of this family: a pod has at most one of each"));
+        if parsed
+            .iter()
+            .any(|other| other.is_ipv4() == address.is_ipv4())
+        {
+            return Err(Fault::new(
+                field,
+                "a second address of this family: a pod has at most one of each",
+            ));
         }
         parsed.push(address);
     }
@@ -96,7 +105,10 @@ fn is_ready(status: Option<&core::PodStatus>, phase: Option<&str>) -> bool {
 
 fn container_ports(spec: &core::PodSpec) -> Result<Vec<ContainerPort>, Fault> {
     let sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let containers = spec.containers.iter().map(|container| ("containers", container));
+    let containers = spec
+        .containers
+        .iter()
+        .map(|container| ("containers", container));
     let sidecars = spec.init_containers.iter().flatten().filter(sidecar);
     let sidecars = sidecars.map(|container| ("initContainers", container));
     let mut ports = Vec::new();

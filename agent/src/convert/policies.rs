@@ -27,7 +27,10 @@ pub struct Converted {
 pub fn policy(key: &ObjectKey, policy: &NetworkPolicy, notes: &mut Vec<Note>) -> Converted {
     let default = NetworkPolicySpec::default();
     let spec = policy.spec.as_ref().unwrap_or(&default);
-    let mut reader = Reader { faults: Vec::new(), notes };
+    let mut reader = Reader {
+        faults: Vec::new(),
+        notes,
+    };
     let pods = match &spec.pod_selector {
         None => Selector::everything(),
         Some(selector) => reader
@@ -38,18 +41,28 @@ pub fn policy(key: &ObjectKey, policy: &NetworkPolicy, notes: &mut Vec<Note>) ->
     let rules = |reader: &mut Reader<'_>, isolates: bool, list: Vec<RawRule<'_>>| {
         isolates.then(|| list.into_iter().map(|raw| reader.rule(raw)).collect())
     };
-    let ingress_rules = spec.ingress.iter().flatten().enumerate().map(|(index, rule)| RawRule {
-        field: format!("spec.ingress[{index}]"),
-        side: "from",
-        peers: rule.from.as_deref(),
-        ports: rule.ports.as_deref(),
-    });
-    let egress_rules = spec.egress.iter().flatten().enumerate().map(|(index, rule)| RawRule {
-        field: format!("spec.egress[{index}]"),
-        side: "to",
-        peers: rule.to.as_deref(),
-        ports: rule.ports.as_deref(),
-    });
+    let ingress_rules = spec
+        .ingress
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, rule)| RawRule {
+            field: format!("spec.ingress[{index}]"),
+            side: "from",
+            peers: rule.from.as_deref(),
+            ports: rule.ports.as_deref(),
+        });
+    let egress_rules = spec
+        .egress
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, rule)| RawRule {
+            field: format!("spec.egress[{index}]"),
+            side: "to",
+            peers: rule.to.as_deref(),
+            ports: rule.ports.as_deref(),
+        });
     let policy = model::NetworkPolicy {
         key: model_key(key),
         pods,
@@ -104,7 +117,8 @@ impl Reader<'_> {
         ] {
             if used {
                 let message = format!("policyTypes does not list {name}");
-                self.notes.push(Note::new(field, message, "these rules have no effect"));
+                self.notes
+                    .push(Note::new(field, message, "these rules have no effect"));
             }
         }
         isolates
@@ -119,16 +133,26 @@ impl Reader<'_> {
             [] => Peers::Any,
             peers => {
                 let field = |index| format!("{}.{}[{index}]", raw.field, raw.side);
-                let read = peers.iter().enumerate().map(|(index, peer)| self.peer(&field(index), peer));
+                let read = peers
+                    .iter()
+                    .enumerate()
+                    .map(|(index, peer)| self.peer(&field(index), peer));
                 let read: Vec<_> = read.collect();
-                Peers::Only(read.into_iter().filter_map(|peer| self.keep(peer)).collect())
+                Peers::Only(
+                    read.into_iter()
+                        .filter_map(|peer| self.keep(peer))
+                        .collect(),
+                )
             }
         };
         let ports = match raw.ports.unwrap_or_default() {
             [] => Ports::Any,
             ports => {
                 let field = |index| format!("{}.ports[{index}]", raw.field);
-                let read = ports.iter().enumerate().map(|(index, entry)| port(&field(index), entry));
+                let read = ports
+                    .iter()
+                    .enumerate()
+                    .map(|(index, entry)| port(&field(index), entry));
                 Ports::Only(read.filter_map(|port| self.keep(port)).collect())
             }
         };
@@ -171,7 +195,10 @@ impl Reader<'_> {
             let field = format!("{field}.ipBlock.except[{index}]");
             let part = self.prefix(&field, text)?;
             if !cidr.contains(&part) || part == cidr {
-                return Err(Fault::new(field, format!("{text} is not a part of {cidr}: give a smaller block inside it")));
+                return Err(Fault::new(
+                    field,
+                    format!("{text} is not a part of {cidr}: give a smaller block inside it"),
+                ));
             }
             except.push(part);
         }
@@ -185,12 +212,19 @@ impl Reader<'_> {
                 Ok(_) => format!("for one address write {text}/128"),
                 Err(_) => "write one like 10.0.0.0/8 or fd00::/8".to_owned(),
             };
-            Fault::new(field, format!("{text:?} is not a block of addresses: {remedy}"))
+            Fault::new(
+                field,
+                format!("{text:?} is not a block of addresses: {remedy}"),
+            )
         })?;
         let block = given.trunc();
         if block != given {
             let effect = format!("it is taken as {block}");
-            self.notes.push(Note::new(field, format!("{text} has bits after its length"), effect));
+            self.notes.push(Note::new(
+                field,
+                format!("{text} has bits after its length"),
+                effect,
+            ));
         }
         Ok(block)
     }
@@ -211,15 +245,24 @@ fn port(field: &str, entry: &NetworkPolicyPort) -> Result<PortMatch, Fault> {
         (Some(PortRef::Number(first)), Some(end)) => {
             let last = fields::port(&end_field, end)?;
             if last < first {
-                return Err(Fault::new(end_field, format!("{last} is below port {first}: swap the two")));
+                return Err(Fault::new(
+                    end_field,
+                    format!("{last} is below port {first}: swap the two"),
+                ));
             }
             PortRange::Numbers(first, last)
         }
         (None, Some(_)) => {
-            return Err(Fault::new(end_field, "given without port: add port, the first of the range"));
+            return Err(Fault::new(
+                end_field,
+                "given without port: add port, the first of the range",
+            ));
         }
         (Some(PortRef::Name(_)), Some(_)) => {
-            return Err(Fault::new(end_field, "given with the name of a port: only numbers have ranges"));
+            return Err(Fault::new(
+                end_field,
+                "given with the name of a port: only numbers have ranges",
+            ));
         }
     };
     Ok(PortMatch { protocol, range })

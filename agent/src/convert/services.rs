@@ -50,15 +50,24 @@ pub fn service(
         ));
     }
     note_unsupported(spec, kind, notes);
-    let selector = spec.selector.as_ref().filter(|selector| !selector.is_empty());
+    let selector = spec
+        .selector
+        .as_ref()
+        .filter(|selector| !selector.is_empty());
     Ok(Some(model::Service {
         key: model_key(key),
         kind,
         selector: selector.map(|selector| fields::labels(Some(selector))),
         cluster_ips,
         ports,
-        internal_policy: traffic_policy("spec.internalTrafficPolicy", spec.internal_traffic_policy.as_deref())?,
-        external_policy: traffic_policy("spec.externalTrafficPolicy", spec.external_traffic_policy.as_deref())?,
+        internal_policy: traffic_policy(
+            "spec.internalTrafficPolicy",
+            spec.internal_traffic_policy.as_deref(),
+        )?,
+        external_policy: traffic_policy(
+            "spec.externalTrafficPolicy",
+            spec.external_traffic_policy.as_deref(),
+        )?,
         affinity_secs: affinity(spec)?,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
     }))
@@ -72,7 +81,9 @@ fn service_kind(spec: &ServiceSpec) -> Result<ServiceKind, Fault> {
         Some("ExternalName") => Ok(ServiceKind::ExternalName),
         Some(other) => Err(Fault::new(
             "spec.type",
-            format!("{other:?} is not a type: write ClusterIP, NodePort, LoadBalancer or ExternalName"),
+            format!(
+                "{other:?} is not a type: write ClusterIP, NodePort, LoadBalancer or ExternalName"
+            ),
         )),
     }
 }
@@ -82,11 +93,17 @@ fn cluster_ips(spec: &ServiceSpec) -> Result<(Vec<IpAddr>, bool), Fault> {
     let listed: Vec<(String, &str)> = match spec.cluster_ips.as_deref() {
         Some(list) if !list.is_empty() => {
             let field = |index: usize| format!("spec.clusterIPs[{index}]");
-            list.iter().enumerate().map(|(index, text)| (field(index), text.as_str())).collect()
+            list.iter()
+                .enumerate()
+                .map(|(index, text)| (field(index), text.as_str()))
+                .collect()
         }
         _ => {
             let single = spec.cluster_ip.as_deref().filter(|text| !text.is_empty());
-            single.map(|text| ("spec.clusterIP".to_owned(), text)).into_iter().collect()
+            single
+                .map(|text| ("spec.clusterIP".to_owned(), text))
+                .into_iter()
+                .collect()
         }
     };
     if let [(_, "None")] = listed[..] {
@@ -95,8 +112,14 @@ fn cluster_ips(spec: &ServiceSpec) -> Result<(Vec<IpAddr>, bool), Fault> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for (field, text) in listed {
         let address = fields::address(&field, text)?;
-        if addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
-            return Err(Fault::new(field, "a second address of this family: a Service has at most one of each"));
+        if addresses
+            .iter()
+            .any(|other| other.is_ipv4() == address.is_ipv4())
+        {
+            return Err(Fault::new(
+                field,
+                "a second address of this family: a Service has at most one of each",
+            ));
         }
         addresses.push(address);
     }
@@ -117,13 +140,22 @@ fn ports(
         let number = fields::port(&field("port"), port.port)?;
         let name = port.name.as_deref().unwrap_or_default();
         if name.is_empty() && given.len() > 1 {
-            return Err(Fault::new(field("name"), "missing: each of several ports needs a name"));
+            return Err(Fault::new(
+                field("name"),
+                "missing: each of several ports needs a name",
+            ));
         }
         if !names.insert(name) {
-            return Err(Fault::new(field("name"), format!("{name:?} names another port too: names differ")));
+            return Err(Fault::new(
+                field("name"),
+                format!("{name:?} names another port too: names differ"),
+            ));
         }
         if !numbers.insert((protocol, number)) {
-            return Err(Fault::new(field("port"), format!("{number}/{protocol} is given twice: delete one")));
+            return Err(Fault::new(
+                field("port"),
+                format!("{number}/{protocol} is given twice: delete one"),
+            ));
         }
         let target = match &port.target_port {
             None => TargetPort::Number(number),
@@ -152,7 +184,10 @@ fn node_port(
     let wanted = matches!(kind, ServiceKind::NodePort | ServiceKind::LoadBalancer);
     match number.filter(|&number| number != 0) {
         Some(number) if wanted => fields::port(field, number).map(Some),
-        Some(_) => Err(Fault::new(field, "only Services of type NodePort and LoadBalancer have one: set spec.type or delete it")),
+        Some(_) => Err(Fault::new(
+            field,
+            "only Services of type NodePort and LoadBalancer have one: set spec.type or delete it",
+        )),
         None => {
             if kind == ServiceKind::NodePort {
                 notes.push(Note::new(
@@ -170,7 +205,10 @@ fn traffic_policy(field: &str, name: Option<&str>) -> Result<TrafficPolicy, Faul
     match name {
         None | Some("" | "Cluster") => Ok(TrafficPolicy::Cluster),
         Some("Local") => Ok(TrafficPolicy::Local),
-        Some(other) => Err(Fault::new(field, format!("{other:?} is not a traffic policy: write Cluster or Local"))),
+        Some(other) => Err(Fault::new(
+            field,
+            format!("{other:?} is not a traffic policy: write Cluster or Local"),
+        )),
     }
 }
 
@@ -179,7 +217,10 @@ fn affinity(spec: &ServiceSpec) -> Result<Option<u32>, Fault> {
         None | Some("" | "None") => return Ok(None),
         Some("ClientIP") => {}
         Some(other) => {
-            return Err(Fault::new("spec.sessionAffinity", format!("{other:?} is not an affinity: write None or ClientIP")));
+            return Err(Fault::new(
+                "spec.sessionAffinity",
+                format!("{other:?} is not an affinity: write None or ClientIP"),
+            ));
         }
     }
     let config = spec.session_affinity_config.as_ref();
@@ -208,10 +249,18 @@ fn note_unsupported(spec: &ServiceSpec, kind: ServiceKind, notes: &mut Vec<Note>
             "it works as ClusterIP and NodePort",
         ));
     }
-    if spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
+    if spec
+        .external_ips
+        .as_ref()
+        .is_some_and(|ips| !ips.is_empty())
+    {
         notes.push(Note::unsupported("spec.externalIPs"));
     }
-    if spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty()) {
+    if spec
+        .load_balancer_source_ranges
+        .as_ref()
+        .is_some_and(|ranges| !ranges.is_empty())
+    {
         notes.push(Note::unsupported("spec.loadBalancerSourceRanges"));
     }
     if spec.health_check_node_port.is_some_and(|port| port != 0) {
@@ -248,7 +297,10 @@ pub fn endpoint_slice(
             return Ok(None);
         }
         other => {
-            return Err(Fault::new("addressType", format!("{other:?} is not an address type: write IPv4 or IPv6")));
+            return Err(Fault::new(
+                "addressType",
+                format!("{other:?} is not an address type: write IPv4 or IPv6"),
+            ));
         }
     };
     let mut endpoints = Vec::new();
@@ -289,7 +341,12 @@ fn endpoint(
     };
     let address = fields::address(&field, text)?;
     if address.is_ipv4() != ipv4 {
-        return Err(Fault::new(field, format!("{text} is not of the slice's addressType: move it to a slice of its own family")));
+        return Err(Fault::new(
+            field,
+            format!(
+                "{text} is not of the slice's addressType: move it to a slice of its own family"
+            ),
+        ));
     }
     let condition = |pick: fn(&discovery::EndpointConditions) -> Option<bool>| {
         endpoint.conditions.as_ref().and_then(pick)

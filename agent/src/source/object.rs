@@ -5,12 +5,12 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::routes::{DestinationRule, HttpRoute, L4Route, VirtualService};
 
 /// The kinds of objects the agent has a use for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Kind {
     /// `v1` Namespace.
     Namespace,
@@ -116,7 +116,7 @@ impl fmt::Display for Kind {
 }
 
 /// What an object is found by.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
@@ -220,7 +220,7 @@ impl ObjectKey {
 }
 
 /// Where a document stands.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct Origin {
     /// The file's path.
     pub file: String,
@@ -235,7 +235,7 @@ impl fmt::Display for Origin {
 }
 
 /// What is wrong with a document or an object.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Problem {
     /// Where it stands.
     pub origin: Origin,

@@ -174,7 +174,10 @@ fn decode_object(
         let wanted = kind.api_version();
         Err(fault(
             "apiVersion",
-            &format!("{} is not a version of {kind} that is understood: write {wanted}", head.api_version),
+            &format!(
+                "{} is not a version of {kind} that is understood: write {wanted}",
+                head.api_version
+            ),
         ))
     };
     match read {
@@ -203,7 +206,10 @@ fn object_key(kind: Kind, head: &Head) -> Result<ObjectKey, Fault> {
     let name = match meta.name.as_deref() {
         Some(name) if !name.is_empty() => name,
         _ if meta.generate_name.is_some() => {
-            return Err(fault("metadata.generateName", "only the API server makes names: give metadata.name"));
+            return Err(fault(
+                "metadata.generateName",
+                "only the API server makes names: give metadata.name",
+            ));
         }
         _ => return Err(fault("metadata.name", "missing: every object needs a name")),
     };
@@ -215,7 +221,8 @@ fn object_key(kind: Kind, head: &Head) -> Result<ObjectKey, Fault> {
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), Fault> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
     if name.len() <= 253 && name.bytes().all(allowed) {
         return Ok(());
     }
@@ -291,12 +298,17 @@ fn decode_list(input: Input<'_>, place: &Place, found: &mut Vec<Decoded>) {
         Err(fault) => return found.push(place.bad(None, &fault)),
     };
     let lines: Vec<u32> = match input {
-        Input::Yaml(text) => serde_saphyr::from_str_with_options::<Lines>(text, super::input::options())
-            .map(|read| {
-                let line = |item: &serde_saphyr::Spanned<_>| item.referenced.line();
-                read.items.iter().map(|item| u32::try_from(line(item)).unwrap_or(0)).collect()
-            })
-            .unwrap_or_default(),
+        Input::Yaml(text) => {
+            serde_saphyr::from_str_with_options::<Lines>(text, super::input::options())
+                .map(|read| {
+                    let line = |item: &serde_saphyr::Spanned<_>| item.referenced.line();
+                    read.items
+                        .iter()
+                        .map(|item| u32::try_from(line(item)).unwrap_or(0))
+                        .collect()
+                })
+                .unwrap_or_default()
+        }
         Input::Json(_) | Input::Item(_) => Vec::new(),
     };
     for (index, item) in list.items.iter().enumerate() {

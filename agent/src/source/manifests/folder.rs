@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::decode::{self, Bad, Content, Decoded};
@@ -24,7 +24,7 @@ pub struct Folder {
 }
 
 /// A document that is left out because the agent has no use for its kind.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Skipped {
     /// Where it stands.
     pub origin: Origin,
@@ -42,7 +42,9 @@ pub struct Parsed {
 impl Parsed {
     /// Reads a file's bytes.
     pub fn new(path: &Path, bytes: &[u8]) -> Self {
-        let is_json = path.extension().is_some_and(|extension| extension == "json");
+        let is_json = path
+            .extension()
+            .is_some_and(|extension| extension == "json");
         let decoded = match std::str::from_utf8(bytes) {
             Ok(text) if is_json => decode::json(text),
             Ok(text) => decode::yaml(text),
@@ -105,7 +107,9 @@ impl Folder {
             return false;
         };
         let (next, _) = read_file(file, parsed);
-        file.objects.keys().any(|key| !next.objects.contains_key(key))
+        file.objects
+            .keys()
+            .any(|key| !next.objects.contains_key(key))
     }
 
     /// Takes a file's content.
@@ -117,14 +121,23 @@ impl Folder {
         }
         for (kind, origin) in kinds {
             if self.skipped_kinds.insert(kind.clone()) {
-                info!("{origin}: {kind} is skipped, here and elsewhere: the agent has no use for this kind");
+                info!(
+                    "{origin}: {kind} is skipped, here and elsewhere: the agent has no use for this kind"
+                );
             }
         }
         for key in file.objects.keys() {
-            self.owners.entry(key.clone()).or_default().insert(parsed.path.clone());
+            self.owners
+                .entry(key.clone())
+                .or_default()
+                .insert(parsed.path.clone());
             self.touched.insert(key.clone());
         }
-        for key in old.objects.keys().filter(|key| !file.objects.contains_key(key)) {
+        for key in old
+            .objects
+            .keys()
+            .filter(|key| !file.objects.contains_key(key))
+        {
             self.disown(key, &parsed.path);
         }
         self.files.insert(parsed.path.clone(), file);
@@ -177,7 +190,10 @@ impl Folder {
 
     /// All that is wrong with the files.
     pub fn problems(&self) -> Vec<Problem> {
-        let documents = self.files.values().flat_map(|file| file.problems.iter().cloned());
+        let documents = self
+            .files
+            .values()
+            .flat_map(|file| file.problems.iter().cloned());
         let duplicates = self.owners.keys().filter_map(|key| self.duplicate(key));
         documents.chain(duplicates).collect()
     }
@@ -207,9 +223,13 @@ impl Folder {
         let owners = self.owners.get(key)?;
         let all = || {
             let held = |path: &'_ PathBuf| self.held(path, key);
-            owners.iter().filter_map(move |path| Some((path.as_path(), held(path)?)))
+            owners
+                .iter()
+                .filter_map(move |path| Some((path.as_path(), held(path)?)))
         };
-        all().find(|(_, held)| !held.closed).or_else(|| all().next())
+        all()
+            .find(|(_, held)| !held.closed)
+            .or_else(|| all().next())
     }
 
     fn duplicate(&self, key: &ObjectKey) -> Option<Problem> {
@@ -255,7 +275,9 @@ fn read_file(old: &File, parsed: &Parsed) -> (File, Vec<(String, Origin)>) {
     }
     if unknown_object {
         for (key, held) in &old.objects {
-            file.objects.entry(key.clone()).or_insert_with(|| held.clone());
+            file.objects
+                .entry(key.clone())
+                .or_insert_with(|| held.clone());
         }
     }
     (file, kinds)
@@ -289,7 +311,14 @@ impl File {
         };
         let line = origin.line;
         let closed = false;
-        self.objects.insert(key, Held { object, line, closed });
+        self.objects.insert(
+            key,
+            Held {
+                object,
+                line,
+                closed,
+            },
+        );
     }
 
     fn add_bad(&mut self, bad: &Bad, origin: Origin, old: &File) {
@@ -297,7 +326,9 @@ impl File {
         let effect = match &bad.key {
             None if old.objects.is_empty() => "the document has no effect",
             None => "objects this file held before stay in force",
-            Some(key) if self.objects.contains_key(key) => "the other version in this file is in force",
+            Some(key) if self.objects.contains_key(key) => {
+                "the other version in this file is in force"
+            }
             Some(key) => match (old.objects.get(key), &bad.closed) {
                 (Some(held), None) => {
                     self.objects.insert(key.clone(), held.clone());
@@ -310,7 +341,14 @@ impl File {
                 (_, Some(policy)) => {
                     let object = Arc::new(Object::NetworkPolicy(policy.clone()));
                     let closed = true;
-                    self.objects.insert(key.clone(), Held { object, line, closed });
+                    self.objects.insert(
+                        key.clone(),
+                        Held {
+                            object,
+                            line,
+                            closed,
+                        },
+                    );
                     "until it can be read, it allows its pods nothing"
                 }
                 (None, None) => "the object does not exist for the agent",

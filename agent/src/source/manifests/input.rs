@@ -42,35 +42,55 @@ impl Input<'_> {
     ///
     /// The first fault, with its line and field as far as they are known.
     pub fn read<T: DeserializeOwned>(self) -> Result<Read<T>, Fault> {
+        let mut value = None;
+        let unknown = self.visit(&mut |input| {
+            value = Some(erased_serde::deserialize::<T>(input)?);
+            Ok(())
+        })?;
+        let nothing = || fault_of("the document is empty");
+        Ok(Read {
+            value: value.ok_or_else(nothing)?,
+            unknown,
+        })
+    }
+
+    /// Calls `read` with a deserializer behind a pointer, and returns the paths of unknown fields.
+    ///
+    /// The types are large: were each compiled for each kind of input, the compiler would take
+    /// minutes over it.
+    fn visit(self, read: &mut ReadErased<'_>) -> Result<Vec<String>, Fault> {
         let mut notes = Notes::default();
-        let read = match self {
+        let result = match self {
             Input::Yaml(text) => {
                 serde_saphyr::with_deserializer_from_str_with_options(text, options(), |yaml| {
-                    notes.read(yaml)
+                    notes.read(yaml, read)
                 })
-                .map_err(|error| yaml_fault(&error))
+                .map_err(|error| fault_of(&error.to_string()))
             }
             Input::Json(text) => {
                 let mut json = serde_json::Deserializer::from_str(text);
                 notes
-                    .read(&mut json)
-                    .and_then(|value| json.end().map(|()| value))
-                    .map_err(|error| json_fault(&error))
+                    .read(&mut json, read)
+                    .and_then(|()| json.end())
+                    .map_err(|error| fault_of(&error.to_string()))
             }
-            Input::Item(value) => notes.read(value).map_err(|error| json_fault(&error)),
+            Input::Item(value) => notes
+                .read(value, read)
+                .map_err(|error: serde_json::Error| fault_of(&error.to_string())),
         };
-        match read {
-            Ok(value) => Ok(Read {
-                value,
-                unknown: notes.unknown,
-            }),
-            Err(fault) => Err(Fault {
+        match (notes.message, result) {
+            (Some(message), _) => Err(Fault {
                 field: notes.path,
-                ..fault
+                ..fault_of(&message)
             }),
+            (None, Err(fault)) => Err(fault),
+            (None, Ok(())) => Ok(notes.unknown),
         }
     }
 }
+
+type ReadErased<'a> =
+    dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'a;
 
 /// Options for folders that are trusted: no budget on size, and `yes` is a word, not a truth value.
 pub fn options() -> serde_saphyr::Options {
@@ -81,57 +101,50 @@ pub fn options() -> serde_saphyr::Options {
 struct Notes {
     unknown: Vec<String>,
     path: String,
+    message: Option<String>,
 }
 
 impl Notes {
-    fn read<'de, T, D>(&mut self, input: D) -> Result<T, D::Error>
+    fn read<'de, D>(&mut self, input: D, read: &mut ReadErased<'_>) -> Result<(), D::Error>
     where
-        T: DeserializeOwned,
         D: Deserializer<'de>,
     {
         let mut track = serde_path_to_error::Track::new();
         let unknown = &mut self.unknown;
         let mut note = |path: serde_ignored::Path<'_>| unknown.push(unknown_path(&path));
         let tracked = serde_path_to_error::Deserializer::new(input, &mut track);
-        let read = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
-        if read.is_err() {
+        let noted = serde_ignored::Deserializer::new(tracked, &mut note);
+        let result = read(&mut <dyn erased_serde::Deserializer<'_>>::erase(noted));
+        result.map_err(|error| {
+            let message = error.to_string();
             self.path = error_path(&track.path().to_string());
-        }
-        read
+            self.message = Some(message.clone());
+            serde::de::Error::custom(message)
+        })
     }
 }
 
-fn yaml_fault(error: &serde_saphyr::Error) -> Fault {
-    let line = error
-        .location()
-        .map_or(0, |place| u32::try_from(place.line()).unwrap_or(0));
-    let message = match error {
-        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-            format!("the key {key:?} is given twice")
-        }
-        other => without_place(&other.to_string()),
-    };
+/// A fault from a message that may end in ` at line 3, column 4`: places are told once, and for the
+/// whole file.
+fn fault_of(message: &str) -> Fault {
+    let (text, place) = message.split_once(" at line ").unwrap_or((message, ""));
+    let line = place.split(|c: char| !c.is_ascii_digit()).next();
     Fault {
-        line,
+        line: line.and_then(|digits| digits.parse().ok()).unwrap_or(0),
         field: String::new(),
-        message,
+        message: plain(text),
     }
 }
 
-fn json_fault(error: &serde_json::Error) -> Fault {
-    Fault {
-        line: u32::try_from(error.line()).unwrap_or(0),
-        field: String::new(),
-        message: without_place(&error.to_string()),
+/// Messages of the YAML reader that speak to programmers, in other words.
+fn plain(text: &str) -> String {
+    match text
+        .strip_prefix("duplicate mapping key: ")
+        .and_then(|rest| rest.split_once(", set "))
+    {
+        Some((key, _)) => format!("the key {key:?} is given twice"),
+        None => text.to_owned(),
     }
-}
-
-/// The message without its ` at line 3, column 4`: places are told once, and for the whole file.
-fn without_place(message: &str) -> String {
-    message
-        .rsplit_once(" at line ")
-        .map_or(message, |(text, _)| text)
-        .to_owned()
 }
 
 fn error_path(path: &str) -> String {

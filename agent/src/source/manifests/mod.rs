@@ -160,7 +160,8 @@ impl Manifests {
             Signal::Gone(path) => {
                 self.writing.remove(&path);
                 let known = self.folder.files().filter(|file| file.starts_with(&path));
-                self.dirty.extend(known.map(Path::to_owned).collect::<Vec<_>>());
+                self.dirty
+                    .extend(known.map(Path::to_owned).collect::<Vec<_>>());
                 self.dirty.insert(path);
             }
             Signal::Tree => self.look(),
@@ -180,7 +181,8 @@ impl Manifests {
             }
         }
         let gone = self.folder.files().filter(|path| !now.contains_key(*path));
-        self.dirty.extend(gone.map(Path::to_owned).collect::<Vec<_>>());
+        self.dirty
+            .extend(gone.map(Path::to_owned).collect::<Vec<_>>());
         if !self.dirty.is_empty() {
             self.due.get_or_insert_with(|| Instant::now() + SETTLE);
         }
@@ -251,6 +253,19 @@ fn files(root: &Path) -> Result<BTreeMap<PathBuf, Signature>, Error> {
         path: root.to_owned(),
         error,
     })
+}
+
+/// Documents for tests.
+#[cfg(test)]
+pub mod fixture {
+    use super::{Change, Folder, Parsed, Path};
+
+    /// The changes that a file with this text makes.
+    pub fn changes(path: &Path, text: &str) -> Vec<Change> {
+        let mut folder = Folder::default();
+        folder.take(&Parsed::new(path, text.as_bytes()));
+        folder.drain()
+    }
 }
 
 #[cfg(test)]

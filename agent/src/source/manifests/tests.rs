@@ -12,7 +12,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("sluice-manifests-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("sluice-manifests-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a scratch folder");
         Self(path)
@@ -43,7 +44,9 @@ async fn changes(source: &mut Manifests) -> Vec<String> {
             }
         }
     };
-    let changes = timeout(Duration::from_secs(10), wait).await.expect("a change in time");
+    let changes = timeout(Duration::from_secs(10), wait)
+        .await
+        .expect("a change in time");
     let name = |change: Change| match change {
         Change::Apply { object, .. } => format!("+{}", object.key().name),
         Change::Delete(key) => format!("-{}", key.name),
@@ -69,7 +72,11 @@ async fn files_come_change_and_go() {
     let before = std::time::Instant::now();
     scratch.write("b.yml", &service("b"));
     assert_eq!(changes(&mut source).await, ["+b"]);
-    assert!(before.elapsed() < Duration::from_millis(500), "{:?}", before.elapsed());
+    assert!(
+        before.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        before.elapsed()
+    );
 
     fs::remove_file(scratch.0.join("a.yaml")).expect("removed");
     assert_eq!(changes(&mut source).await, ["-a"]);
@@ -83,7 +90,10 @@ async fn a_file_that_is_moved_into_place_is_read() {
     fs::rename(scratch.0.join("a.yaml.tmp"), scratch.0.join("a.yaml")).expect("renamed");
     assert_eq!(changes(&mut source).await, ["+a"]);
     fs::rename(scratch.0.join("a.yaml"), scratch.0.join("b.yaml")).expect("renamed");
-    assert!(is_quiet(&mut source).await, "the same object from another file");
+    assert!(
+        is_quiet(&mut source).await,
+        "the same object from another file"
+    );
 }
 
 #[tokio::test]
@@ -97,7 +107,8 @@ async fn a_file_is_not_read_while_it_is_written() {
     file.write_all(service("a").as_bytes()).expect("written");
     file.flush().expect("flushed");
     assert!(is_quiet(&mut source).await, "half a file");
-    file.write_all(format!("---\n{}---\n{}", service("b"), service("c")).as_bytes()).expect("written");
+    file.write_all(format!("---\n{}---\n{}", service("b"), service("c")).as_bytes())
+        .expect("written");
     drop(file);
     assert_eq!(changes(&mut source).await, ["+c"]);
 }
@@ -111,7 +122,11 @@ async fn new_folders_are_watched() {
     assert_eq!(changes(&mut source).await, ["+a"]);
     scratch.write("sub/b.yaml", &service("b"));
     assert_eq!(changes(&mut source).await, ["+b"]);
-    fs::rename(scratch.0.join("sub"), std::env::temp_dir().join(format!("{}-away", scratch.0.display()))).expect("moved away");
+    fs::rename(
+        scratch.0.join("sub"),
+        std::env::temp_dir().join(format!("{}-away", scratch.0.display())),
+    )
+    .expect("moved away");
     assert_eq!(changes(&mut source).await, ["-a", "-b"]);
     let _ = fs::remove_dir_all(format!("{}-away", scratch.0.display()));
 }
@@ -149,5 +164,10 @@ async fn a_folder_that_vanishes_loses_nothing_by_itself() {
 #[test]
 fn a_folder_that_does_not_exist_is_an_error_with_its_remedy() {
     let error = read_once(Path::new("/nonexistent/manifests")).expect_err("an error");
-    assert!(error.to_string().contains("give one that exists with --manifests"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("give one that exists with --manifests"),
+        "{error}"
+    );
 }

@@ -40,13 +40,18 @@ impl From<&Metadata> for Signature {
 
 /// True for files that are manifests by their names.
 pub fn is_manifest(path: &Path) -> bool {
-    let known = |extension: &std::ffi::OsStr| ["yaml", "yml", "json"].iter().any(|&known| extension == known);
+    let known = |extension: &std::ffi::OsStr| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|&known| extension == known)
+    };
     !is_hidden(path) && path.extension().is_some_and(known)
 }
 
 /// True for names that begin with a dot.
 pub fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 /// All manifest files under a folder; links are followed.

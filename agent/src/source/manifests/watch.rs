@@ -52,7 +52,9 @@ impl Watch {
             error,
         };
         let mut watcher = notify::recommended_watcher(handler).map_err(refused)?;
-        watcher.watch(root, RecursiveMode::Recursive).map_err(refused)?;
+        watcher
+            .watch(root, RecursiveMode::Recursive)
+            .map_err(refused)?;
         Ok(Self {
             watcher,
             signals,
@@ -80,10 +82,12 @@ impl Watch {
         }
         // The old watch ended with its folder.
         let _ = self.watcher.unwatch(root);
-        self.watcher.watch(root, RecursiveMode::Recursive).map_err(|error| Error::Watch {
-            path: root.to_owned(),
-            error,
-        })?;
+        self.watcher
+            .watch(root, RecursiveMode::Recursive)
+            .map_err(|error| Error::Watch {
+                path: root.to_owned(),
+                error,
+            })?;
         self.watched = now;
         Ok(())
     }
@@ -101,7 +105,9 @@ fn signals_of(event: &Event) -> Vec<Signal> {
     let signal: fn(&Path) -> Option<Signal> = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => written,
         EventKind::Modify(ModifyKind::Data(_)) => writing,
-        EventKind::Create(CreateKind::Folder) => |path| (!tree::is_hidden(path)).then_some(Signal::Tree),
+        EventKind::Create(CreateKind::Folder) => {
+            |path| (!tree::is_hidden(path)).then_some(Signal::Tree)
+        }
         EventKind::Create(_) => created,
         EventKind::Modify(ModifyKind::Name(RenameMode::To)) => moved_here,
         EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => {
@@ -127,11 +133,19 @@ fn created(path: &Path) -> Option<Signal> {
     if metadata.is_symlink() {
         return moved_here(path);
     }
-    if metadata.nlink() > 1 { written(path) } else { writing(path) }
+    if metadata.nlink() > 1 {
+        written(path)
+    } else {
+        writing(path)
+    }
 }
 
 /// A hidden link that is moved into place is how ConfigMap volumes change all their files at once.
 fn moved_here(path: &Path) -> Option<Signal> {
     let is_file = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
-    if is_file { written(path) } else { Some(Signal::Tree) }
+    if is_file {
+        written(path)
+    } else {
+        Some(Signal::Tree)
+    }
 }

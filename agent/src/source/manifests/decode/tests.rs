@@ -38,7 +38,10 @@ fn a_bad_document_leaves_the_others() {
         apiVersion: v1\nkind: Service\nmetadata: {name: b}\n";
     let found = keys(text);
     assert_eq!(found.len(), 3, "{found:?}");
-    assert!(found[0].starts_with("5 bad Service default/a [spec.ports] "), "{found:?}");
+    assert!(
+        found[0].starts_with("5 bad Service default/a [spec.ports] "),
+        "{found:?}"
+    );
     assert!(found[1].contains(" bad ? "), "{found:?}");
     assert_eq!(found[2], "9 Service default/b");
 }
@@ -66,14 +69,19 @@ fn lists_are_opened_and_their_items_have_lines() {
         - apiVersion: v1\n  kind: Service\n  metadata: {name: b}\n  spec: {ports: 3}\n";
     let found = keys(text);
     assert_eq!(found[0], "6 Service default/a");
-    assert!(found[1].starts_with("9 bad Service default/b [items[1].spec.ports] "), "{found:?}");
+    assert!(
+        found[1].starts_with("9 bad Service default/b [items[1].spec.ports] "),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn json_lists_are_opened_too() {
     let text = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"n"}}]}"#;
     let found = json(text);
-    assert!(matches!(&found[..], [Decoded { content: Content::Object(object, _), .. }] if object.key().to_string() == "Node n"));
+    assert!(
+        matches!(&found[..], [Decoded { content: Content::Object(object, _), .. }] if object.key().to_string() == "Node n")
+    );
 }
 
 #[test]
@@ -81,13 +89,29 @@ fn an_unreadable_policy_is_closed() {
     let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n\
         spec:\n  podSelector: {matchLabels: {app: x}}\n  policyTypes: [Ingress]\n  ingress: nonsense\n";
     let found = yaml(text);
-    let [Decoded { content: Content::Bad(Bad { closed: Some(closed), .. }), .. }] = &found[..] else {
+    let [
+        Decoded {
+            content:
+                Content::Bad(Bad {
+                    closed: Some(closed),
+                    ..
+                }),
+            ..
+        },
+    ] = &found[..]
+    else {
         panic!("{found:?}");
     };
     let spec = closed.spec.as_ref().expect("a spec");
-    let labels = spec.pod_selector.as_ref().and_then(|selector| selector.match_labels.clone());
+    let labels = spec
+        .pod_selector
+        .as_ref()
+        .and_then(|selector| selector.match_labels.clone());
     assert_eq!(labels.expect("labels")["app"], "x");
-    assert_eq!(spec.policy_types.as_deref(), Some(&["Ingress".to_owned()][..]));
+    assert_eq!(
+        spec.policy_types.as_deref(),
+        Some(&["Ingress".to_owned()][..])
+    );
     assert!(spec.ingress.is_none() && spec.egress.is_none());
 }
 
@@ -96,7 +120,17 @@ fn an_unreadable_selector_closes_the_namespace() {
     let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n\
         spec:\n  podSelector: nonsense\n";
     let found = yaml(text);
-    let [Decoded { content: Content::Bad(Bad { closed: Some(closed), .. }), .. }] = &found[..] else {
+    let [
+        Decoded {
+            content:
+                Content::Bad(Bad {
+                    closed: Some(closed),
+                    ..
+                }),
+            ..
+        },
+    ] = &found[..]
+    else {
         panic!("{found:?}");
     };
     let spec = closed.spec.as_ref().expect("a spec");

@@ -43,7 +43,10 @@ fn a_bad_document_leaves_its_object_and_the_others() {
     let [problem] = &folder.problems()[..] else {
         panic!("one problem");
     };
-    assert_eq!((problem.origin.line, problem.field.as_str()), (4, "spec.ports"));
+    assert_eq!(
+        (problem.origin.line, problem.field.as_str()),
+        (4, "spec.ports")
+    );
     assert_eq!(problem.effect, "the version read before stays in force");
     assert_eq!(take(&mut folder, "x.yaml", &join(&[A2, &b2])), ["+a"]);
     assert_eq!(folder.problems(), []);
@@ -53,7 +56,10 @@ fn a_bad_document_leaves_its_object_and_the_others() {
 fn a_broken_document_deletes_nothing() {
     let mut folder = Folder::default();
     take(&mut folder, "x.yaml", &join(&[A, B]));
-    assert_eq!(take(&mut folder, "x.yaml", &join(&[A, "metadata: [broken\n"])), [""; 0]);
+    assert_eq!(
+        take(&mut folder, "x.yaml", &join(&[A, "metadata: [broken\n"])),
+        [""; 0]
+    );
     assert_eq!(take(&mut folder, "x.yaml", A), ["-b"]);
 }
 
@@ -76,7 +82,10 @@ fn of_duplicates_the_first_file_holds() {
     let [problem] = &folder.problems()[..] else {
         panic!("one problem");
     };
-    assert_eq!(problem.to_string(), "b.yaml:1: Service default/a: defined in a.yaml:1 too: delete one of the two (the one in a.yaml is in force)");
+    assert_eq!(
+        problem.to_string(),
+        "b.yaml:1: Service default/a: defined in a.yaml:1 too: delete one of the two (the one in a.yaml is in force)"
+    );
     folder.forget(Path::new("a.yaml"));
     assert_eq!(drain(&mut folder), ["+a"]);
     assert_eq!(folder.problems(), []);
@@ -106,10 +115,16 @@ fn an_unreadable_policy_is_closed_until_a_good_one_was_read() {
     const BAD: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {podSelector: {}, ingress: 3}\n";
     let mut folder = Folder::default();
     assert_eq!(take(&mut folder, "p.yaml", BAD), ["+p"]);
-    assert_eq!(folder.problems()[0].effect, "until it can be read, it allows its pods nothing");
+    assert_eq!(
+        folder.problems()[0].effect,
+        "until it can be read, it allows its pods nothing"
+    );
     assert_eq!(take(&mut folder, "p.yaml", GOOD), ["+p"]);
     assert_eq!(take(&mut folder, "p.yaml", BAD), [""; 0]);
-    assert_eq!(folder.problems()[0].effect, "the version read before stays in force");
+    assert_eq!(
+        folder.problems()[0].effect,
+        "the version read before stays in force"
+    );
 }
 
 #[test]
@@ -119,7 +134,10 @@ fn unknown_fields_and_skipped_kinds_are_reported() {
     take(&mut folder, "x.yaml", text);
     assert_eq!(folder.problems()[0].field, "spec.portz");
     let skipped = folder.skipped();
-    assert_eq!((skipped[0].kind.as_str(), skipped[0].origin.line), ("apps/v1/Deployment", 6));
+    assert_eq!(
+        (skipped[0].kind.as_str(), skipped[0].origin.line),
+        ("apps/v1/Deployment", 6)
+    );
 }
 
 #[test]

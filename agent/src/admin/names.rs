@@ -1,0 +1,142 @@
+//! Names of what the kernel knows by numbers and addresses.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use dataplane_common::abi::{Addr4, Addr6, Port};
+use dataplane_common::net::proto;
+use dataplane_model::ids::{IdKind, IdTable};
+use dataplane_model::snapshot::{Direction, Snapshot};
+use dataplane_model::tables::Family;
+
+/// Names as of one state.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    frontends: BTreeMap<u32, Arc<str>>,
+    rules: BTreeMap<u32, Arc<str>>,
+    pods: BTreeMap<IpAddr, Arc<str>>,
+    /// Pods by device.
+    devices: BTreeMap<u32, Arc<str>>,
+    /// Policies that isolate a pod of this node, for what it receives and what it sends.
+    isolated: BTreeMap<Arc<str>, [Vec<String>; 2]>,
+    node: Option<Arc<str>>,
+    node_addresses: Vec<IpAddr>,
+}
+
+impl Names {
+    /// The names of a state.
+    pub fn new(snapshot: &Snapshot, ids: &IdTable) -> Self {
+        let mut names = Self {
+            frontends: ids.names(IdKind::Frontend),
+            rules: ids.names(IdKind::Rule),
+            node: Some(snapshot.node.name.clone()),
+            node_addresses: snapshot.node.addresses.clone(),
+            ..Self::default()
+        };
+        for pod in snapshot.pods.values().filter(|pod| pod.is_policy_pod()) {
+            let name: Arc<str> = pod.key.to_string().into();
+            for &ip in &pod.ips {
+                names.pods.insert(ip, name.clone());
+            }
+            if pod.node.as_ref() == Some(&snapshot.node.name) {
+                names.isolated.insert(name, isolating(snapshot, pod));
+            }
+        }
+        for interface in snapshot.interfaces.values() {
+            let pod = interface.addresses.iter().find_map(|ip| names.pods.get(ip));
+            if let Some(pod) = pod.cloned() {
+                names.devices.insert(interface.ifindex, pod);
+            }
+        }
+        names
+    }
+
+    /// The Service port of a frontend.
+    pub fn frontend(&self, number: u32) -> Option<String> {
+        named(&self.frontends, number)
+    }
+
+    /// A policy's rule.
+    pub fn rule(&self, number: u32) -> Option<String> {
+        named(&self.rules, number)
+    }
+
+    /// The pod with an address; or the node.
+    pub fn owner(&self, ip: IpAddr) -> Option<String> {
+        if let Some(pod) = self.pods.get(&ip) {
+            return Some(pod.to_string());
+        }
+        let node = self.node.as_ref()?;
+        self.node_addresses.contains(&ip).then(|| format!("node {node}"))
+    }
+
+    /// The pod with a device.
+    pub fn device(&self, ifindex: u32) -> Option<String> {
+        self.devices.get(&ifindex).map(|pod| pod.to_string())
+    }
+
+    /// The policies that isolate a pod of this node in a direction.
+    pub fn isolated_by(&self, pod: &str, direction: Direction) -> Vec<String> {
+        let index = match direction {
+            Direction::Ingress => 0,
+            Direction::Egress => 1,
+        };
+        self.isolated.get(pod).map(|policies| policies[index].clone()).unwrap_or_default()
+    }
+}
+
+fn isolating(
+    snapshot: &Snapshot,
+    pod: &dataplane_model::snapshot::Pod,
+) -> [Vec<String>; 2] {
+    [Direction::Ingress, Direction::Egress].map(|direction| {
+        let policies = snapshot.policies.values().filter(|policy| {
+            policy.key.namespace == pod.key.namespace
+                && policy.rules(direction).is_some()
+                && policy.pods.matches(&pod.labels)
+        });
+        policies.map(|policy| policy.key.to_string()).collect()
+    })
+}
+
+fn named(names: &BTreeMap<u32, Arc<str>>, number: u32) -> Option<String> {
+    if number == 0 {
+        return None;
+    }
+    Some(names.get(&number).map_or_else(|| format!("#{number}"), |name| name.to_string()))
+}
+
+/// An address of the maps for people: IPv4-mapped ones as IPv4.
+pub fn ip(address: Addr6) -> IpAddr {
+    match address.mapped4() {
+        Some(v4) => v4.to_ip(),
+        None => address.to_ip(),
+    }
+}
+
+/// Address and port for people; without the port for protocols that have none.
+pub fn endpoint(ip: IpAddr, port: Port) -> String {
+    if port.number() == 0 {
+        return ip.to_string();
+    }
+    SocketAddr::new(ip, port.number()).to_string()
+}
+
+/// True for `::`, which stands for no address.
+pub fn is_none(address: Addr6) -> bool {
+    Ipv6Addr::from(address).is_unspecified()
+        || address.mapped4() == Some(Addr4(0))
+}
+
+/// The name of a protocol.
+pub fn protocol(number: u8) -> String {
+    match number {
+        proto::TCP => "TCP".to_owned(),
+        proto::UDP => "UDP".to_owned(),
+        proto::SCTP => "SCTP".to_owned(),
+        proto::ICMP => "ICMP".to_owned(),
+        proto::ICMPV6 => "ICMPv6".to_owned(),
+        other => format!("protocol {other}"),
+    }
+}

@@ -1,0 +1,297 @@
+//! What goes over the agent's socket: one JSON object a line, a request and its response; the
+//! response to [`Request::Flows`] goes on until one side closes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::source::Problem;
+use crate::source::manifests::Skipped;
+
+/// What the agent is asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// A [`Status`].
+    Status,
+    /// A list of [`Frontend`].
+    Services,
+    /// A list of [`Policy`].
+    Policies,
+    /// A [`Conntrack`].
+    Conntrack {
+        /// Most flows to list; 0 for all.
+        limit: usize,
+    },
+    /// A stream of [`Flow`], beginning with those that are remembered.
+    Flows {
+        /// Most remembered ones to begin with.
+        last: usize,
+        /// Go on with new ones.
+        follow: bool,
+    },
+}
+
+/// A response, or one item of a stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response<T> {
+    /// What was asked for.
+    Ok(T),
+    /// Why it cannot be had.
+    Error(String),
+}
+
+/// The state of the agent and its dataplane.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Name of the node.
+    pub node: String,
+    /// Seconds since the agent's start.
+    pub uptime_secs: u64,
+    /// Every source has delivered its first list, and what follows from it is in force.
+    pub in_sync: bool,
+    /// Kinds whose first list is awaited.
+    pub awaited: Vec<String>,
+    /// Modes by setting.
+    pub modes: BTreeMap<String, String>,
+    /// Devices and cgroups with programs.
+    pub attachments: Attachments,
+    /// Objects in force, by kind.
+    pub objects: BTreeMap<String, usize>,
+    /// The maps.
+    pub maps: Vec<MapUse>,
+    /// Packets dropped, by reason, since the maps were made.
+    pub drops: BTreeMap<String, u64>,
+    /// The writing of maps.
+    pub plans: Plans,
+    /// What is wrong with documents and objects, or to be known about them.
+    pub problems: Vec<Problem>,
+    /// What cannot be served as its object asks for.
+    pub notices: Vec<String>,
+    /// Documents of kinds that the agent has no use for.
+    pub skipped: Vec<Skipped>,
+    /// The last look at conntrack.
+    pub conntrack: Option<Sweep>,
+}
+
+/// What the programs are attached to.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachments {
+    /// `tcx` or `clsact`.
+    pub mode: String,
+    /// Devices of pods.
+    pub pods: Vec<PodDevice>,
+    /// Names of uplinks.
+    pub uplinks: Vec<String>,
+    /// Root of the cgroup tree, if sockets are translated.
+    pub cgroup: Option<String>,
+    /// What failed, by device, and will be tried again.
+    pub failures: BTreeMap<String, String>,
+    /// Devices whose programs were in place at the agent's start.
+    pub adopted: usize,
+}
+
+/// The host side of a pod's device.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodDevice {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Addresses of the pod's end.
+    pub addresses: Vec<String>,
+    /// The pod, once it is known.
+    pub pod: Option<String>,
+}
+
+/// How full a map is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapUse {
+    /// Its name.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries it has room for.
+    pub capacity: u64,
+}
+
+/// The writing of maps.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plans {
+    /// Plans that were written in full.
+    pub done: u64,
+    /// Plans that could not be made or written.
+    pub failed: u64,
+    /// Seconds since the last one was done.
+    pub last_secs_ago: Option<u64>,
+    /// Microseconds from the first change to the end of the last one's writing.
+    pub last_micros: u64,
+    /// Operations of the last one.
+    pub last_operations: usize,
+    /// Why changes are pending; they are tried again.
+    pub pending: Option<String>,
+    /// The policy epoch.
+    pub epoch: u32,
+}
+
+/// A look at all tracked flows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sweep {
+    /// Entries that live, IPv4 and IPv6.
+    pub entries: [u64; 2],
+    /// Entries that had expired and were removed.
+    pub removed: u64,
+    /// Seconds since it ended.
+    pub secs_ago: u64,
+}
+
+/// An address and port that clients dial.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Frontend {
+    /// The Service and its port, as in `default/web:80/TCP`.
+    pub service: String,
+    /// Address, port and protocol.
+    pub frontend: String,
+    /// `internal` for clients in the cluster, `external` for those outside.
+    pub scope: String,
+    /// Classes of a route; without a route, one class with all backends.
+    pub classes: Vec<Class>,
+    /// Seconds of client affinity; 0 without.
+    pub affinity_secs: u32,
+    /// Flags.
+    pub flags: Vec<String>,
+}
+
+/// Backends that share a weight.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Class {
+    /// Share of the connections, in percent.
+    pub percent: f64,
+    /// The backends.
+    pub backends: Vec<Backend>,
+}
+
+impl Eq for Class {}
+
+/// A backend.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// Address and port.
+    pub address: String,
+    /// The pod, if it is known.
+    pub pod: Option<String>,
+    /// It is on this node.
+    pub local: bool,
+    /// It serves only until it goes.
+    pub terminating: bool,
+}
+
+/// A policy, and whom it selects on this node.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Namespace and name.
+    pub policy: String,
+    /// Its pod selector.
+    pub selector: String,
+    /// Rules for what pods receive; `None` if it does not isolate them in this direction.
+    pub ingress_rules: Option<usize>,
+    /// Rules for what pods send; `None` if it does not isolate them in this direction.
+    pub egress_rules: Option<usize>,
+    /// Pods of this node that it selects.
+    pub pods: Vec<String>,
+    /// Pods of the cluster that it selects.
+    pub pods_in_cluster: usize,
+}
+
+/// Tracked flows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conntrack {
+    /// The flows.
+    pub flows: Vec<Tracked>,
+    /// There are more.
+    pub truncated: bool,
+}
+
+/// A tracked flow.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tracked {
+    /// Protocol.
+    pub protocol: String,
+    /// Source address and port, as the client sends.
+    pub source: String,
+    /// Destination address and port, as the client sends.
+    pub destination: String,
+    /// Backend that the destination is translated to.
+    pub backend: Option<String>,
+    /// Address and port that the source is translated to.
+    pub translated_source: Option<String>,
+    /// Pod of the source.
+    pub source_pod: Option<String>,
+    /// Pod of the destination.
+    pub destination_pod: Option<String>,
+    /// The Service port dialled.
+    pub service: Option<String>,
+    /// State of the connection.
+    pub state: String,
+    /// Flags.
+    pub flags: Vec<String>,
+    /// Seconds since the last packet.
+    pub idle_secs: u64,
+    /// Rule that decided the source's egress.
+    pub egress_rule: Option<String>,
+    /// Rule that decided the destination's ingress.
+    pub ingress_rule: Option<String>,
+}
+
+/// A verdict.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// Seconds since the epoch, with a fraction, as text.
+    pub time: String,
+    /// `allowed` or `dropped`.
+    pub verdict: String,
+    /// Why it was dropped.
+    pub reason: Option<String>,
+    /// The hook.
+    pub hook: String,
+    /// Protocol.
+    pub protocol: String,
+    /// Source address and port.
+    pub source: String,
+    /// Pod of the source.
+    pub source_pod: Option<String>,
+    /// Destination address and port.
+    pub destination: String,
+    /// Pod of the destination, or of the backend.
+    pub destination_pod: Option<String>,
+    /// Backend that the destination is translated to.
+    pub backend: Option<String>,
+    /// The Service port dialled.
+    pub service: Option<String>,
+    /// Rule that decided egress.
+    pub egress_rule: Option<String>,
+    /// Rule that decided ingress.
+    pub ingress_rule: Option<String>,
+    /// For a drop by policy: the policies that isolate the pod in this direction.
+    pub isolated_by: Vec<String>,
+    /// Verdicts that were lost before this one, because nobody could keep up.
+    pub lost_before: u64,
+}

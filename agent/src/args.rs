@@ -1,0 +1,231 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{DEFAULT_BPFFS, DEFAULT_SOCKET};
+
+/// An eBPF dataplane for Kubernetes nodes.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, propagate_version = true)]
+pub struct Cli {
+    /// Socket of the agent.
+    #[arg(long, global = true, value_name = "FILE", env = "SLUICE_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The socket, or where it is by default.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into())
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node agent.
+    Agent(Box<AgentArgs>),
+    /// Show the state of the agent and its dataplane.
+    Status(OutputArgs),
+    /// Services and the backends that serve them.
+    #[command(subcommand)]
+    Service(ListCommand),
+    /// Policies and the pods of this node that they select.
+    #[command(subcommand)]
+    Policy(ListCommand),
+    /// Flows that are tracked.
+    #[command(subcommand)]
+    Conntrack(ConntrackCommand),
+    /// Show verdicts as they are made.
+    Flow(FlowArgs),
+    /// Detach the programs and remove maps and pins: every trace in the kernel.
+    Cleanup(CleanupArgs),
+    /// Compile manifests and print the maps, without touching the kernel.
+    Dump(DumpArgs),
+}
+
+/// Commands of things that can only be listed.
+#[derive(Debug, Subcommand)]
+pub enum ListCommand {
+    /// List them.
+    List(OutputArgs),
+}
+
+/// Commands about conntrack.
+#[derive(Debug, Subcommand)]
+pub enum ConntrackCommand {
+    /// List the flows.
+    List {
+        /// Most flows to list; 0 for all.
+        #[arg(long, default_value_t = 1_000, value_name = "N")]
+        limit: usize,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputArgs {
+    /// Form of the output.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Forms of output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Output {
+    /// Columns, for people.
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// Which flows to show.
+#[derive(Debug, Args)]
+pub struct FlowArgs {
+    /// Go on until interrupted (the default, unless --last or --count is given).
+    #[arg(short, long)]
+    pub follow: bool,
+    /// First show the last N verdicts that the agent remembers from earlier listeners.
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// End after N verdicts.
+    #[arg(long, value_name = "N")]
+    pub count: Option<usize>,
+    /// Only what passed, or only what did not.
+    #[arg(long, value_enum)]
+    pub verdict: Option<VerdictFilter>,
+    /// Only flows from or to this pod, as NAME or NAMESPACE/NAME.
+    #[arg(long, value_name = "POD")]
+    pub pod: Option<String>,
+    /// How to print: JSON is one object a line.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Verdicts to show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum VerdictFilter {
+    /// What passed.
+    Allowed,
+    /// What did not.
+    Dropped,
+}
+
+/// What to clean up.
+#[derive(Debug, Args)]
+pub struct CleanupArgs {
+    /// Directory of the pins.
+    #[arg(long, value_name = "DIR", env = "SLUICE_BPFFS", default_value = DEFAULT_BPFFS)]
+    pub bpffs: PathBuf,
+}
+
+/// What to compile.
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// Folder of manifests.
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// Name of the node to compile for.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: String,
+    /// Only NodePort addresses in these blocks.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub node_port_addresses: Vec<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Settings of the agent. Each is taken from the flag, else the environment, else the file given
+/// with --config, else its default.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AgentArgs {
+    /// Folder of manifests to read and watch.
+    #[arg(long, value_name = "DIR", env = "SLUICE_MANIFESTS")]
+    pub manifests: Option<PathBuf>,
+    /// Name of this node [default: the host's name].
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Directory on a bpffs for pinned programs and maps [default: /sys/fs/bpf/sluice].
+    #[arg(long, value_name = "DIR", env = "SLUICE_BPFFS")]
+    pub bpffs: Option<PathBuf>,
+    /// Root of the cgroup v2 tree [default: found].
+    #[arg(long, value_name = "DIR", env = "SLUICE_CGROUP_ROOT")]
+    pub cgroup_root: Option<PathBuf>,
+    /// Settings as YAML.
+    #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Translate Services: on or off [default: on].
+    #[arg(long, value_name = "MODE", env = "SLUICE_SERVICES")]
+    pub services: Option<String>,
+    /// Policies: enforce or off [default: enforce].
+    #[arg(long, value_name = "MODE", env = "SLUICE_POLICY")]
+    pub policy: Option<String>,
+    /// Traffic between pods of this node: redirect, or stack [default: redirect].
+    #[arg(long, value_name = "MODE", env = "SLUICE_FORWARDING")]
+    pub forwarding: Option<String>,
+    /// Translation at the sockets of the host's processes: host or off [default: host].
+    #[arg(long, value_name = "MODE", env = "SLUICE_SOCKET_LB")]
+    pub socket_lb: Option<String>,
+    /// Blocks of the node's addresses that serve NodePorts [default: all].
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        env = "SLUICE_NODE_PORT_ADDRESSES"
+    )]
+    pub node_port_addresses: Option<Vec<String>>,
+    /// Names of the uplinks [default: found].
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        env = "SLUICE_UPLINKS"
+    )]
+    pub uplinks: Option<Vec<String>>,
+    /// Ports for translated sources, as FIRST-LAST [default: 61000-65535].
+    #[arg(long, value_name = "PORTS", env = "SLUICE_SNAT_PORTS")]
+    pub snat_ports: Option<String>,
+    /// Capacity of a map, as NAME=ENTRIES; may be repeated.
+    #[arg(
+        long,
+        value_name = "NAME=ENTRIES",
+        value_delimiter = ',',
+        env = "SLUICE_MAP_CAPACITY"
+    )]
+    pub map_capacity: Option<Vec<String>>,
+    /// What to log, as in `info` or `sluice=debug` [default: info].
+    #[arg(long, value_name = "FILTER", env = "SLUICE_LOG")]
+    pub log: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_socket_may_stand_before_or_after_the_command() {
+        for line in [
+            ["sluice", "--socket", "/s", "status"],
+            ["sluice", "status", "--socket", "/s"],
+        ] {
+            let cli = Cli::parse_from(line);
+            assert_eq!(cli.socket(), PathBuf::from("/s"));
+        }
+    }
+}

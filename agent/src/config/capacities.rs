@@ -1,0 +1,112 @@
+//! Capacities of the maps, by the names that settings have for them.
+
+use std::collections::BTreeMap;
+
+use dataplane_common::abi::name;
+use dataplane_model::capacity::Capacities;
+
+use super::{Error, bad};
+
+/// A setting's name, the maps it is for, and whether it must be a power of two.
+type Setting = (&'static str, &'static [&'static str], bool);
+
+const SETTINGS: [Setting; 17] = [
+    ("services", &name::SERVICES, false),
+    ("slots", &[name::SLOTS], false),
+    ("backends", &name::BACKENDS, false),
+    ("classes", &[name::CLASSES], false),
+    ("affinity", &name::AFFINITY, false),
+    ("sockRev", &name::SOCK_REV, false),
+    ("conntrack", &name::CONNTRACK, false),
+    ("fragments", &name::FRAGMENTS, false),
+    ("identities", &name::IDENTITIES, false),
+    ("cidrs", &name::CIDRS, false),
+    ("subjects", &[name::SUBJECTS], true),
+    ("subjectsOverflow", &[name::SUBJECTS_OVERFLOW], false),
+    ("rulesets", &[name::RULESETS], false),
+    ("portBounds", &[name::PORT_BOUNDS], false),
+    ("rows", &[name::ROWS], false),
+    ("events", &[name::EVENTS], true),
+    ("ids", &[name::IDS], false),
+];
+
+/// Capacities by the maps' names in the kernel.
+///
+/// # Errors
+///
+/// A setting that does not exist, or a number that its maps cannot have.
+pub fn from_map(given: &BTreeMap<String, u32>) -> Result<BTreeMap<String, u32>, Error> {
+    let mut capacities = BTreeMap::new();
+    for (name, &entries) in given {
+        add(&mut capacities, name, entries)?;
+    }
+    Ok(capacities)
+}
+
+/// Capacities of flags like `conntrack=1000000`.
+///
+/// # Errors
+///
+/// As [`from_map`], and a flag of another form.
+pub fn from_flags(flags: &[String]) -> Result<BTreeMap<String, u32>, Error> {
+    let mut capacities = BTreeMap::new();
+    for flag in flags {
+        let (name, entries) = flag
+            .split_once('=')
+            .and_then(|(name, entries)| Some((name.trim(), entries.trim().parse().ok()?)))
+            .ok_or_else(|| {
+                bad(
+                    "mapCapacities",
+                    format!("{flag:?}: write NAME=ENTRIES, as in conntrack=1000000"),
+                )
+            })?;
+        add(&mut capacities, name, entries)?;
+    }
+    Ok(capacities)
+}
+
+fn add(capacities: &mut BTreeMap<String, u32>, name: &str, entries: u32) -> Result<(), Error> {
+    let Some((_, maps, power_of_two)) = SETTINGS.iter().find(|(known, ..)| *known == name) else {
+        let known = SETTINGS.map(|(name, ..)| name).join(", ");
+        return Err(bad(
+            "mapCapacities",
+            format!("{name:?} is not known: write one of {known}"),
+        ));
+    };
+    if entries == 0 || (*power_of_two && !entries.is_power_of_two()) {
+        let what = if *power_of_two {
+            "a power of two"
+        } else {
+            "at least 1"
+        };
+        return Err(bad(
+            "mapCapacities",
+            format!("{name}: {entries} is not {what}"),
+        ));
+    }
+    capacities.extend(maps.iter().map(|map| ((*map).to_owned(), entries)));
+    Ok(())
+}
+
+/// The model's view of the capacities that the maps have; `of` gives a map's capacity by its name,
+/// where it is known.
+pub fn model_capacities(of: impl Fn(&str) -> Option<u32>) -> Capacities {
+    let default = Capacities::default();
+    let get = |name: &str, default: u32| of(name).unwrap_or(default);
+    // Of a pair of maps, what both of them hold.
+    let pair = |names: [&str; 2], default: u32| get(names[0], default).min(get(names[1], default));
+    Capacities {
+        services: pair(name::SERVICES, default.services),
+        slots: get(name::SLOTS, default.slots),
+        backends: pair(name::BACKENDS, default.backends),
+        classes: get(name::CLASSES, default.classes),
+        identities: pair(name::IDENTITIES, default.identities),
+        cidrs: pair(name::CIDRS, default.cidrs),
+        subjects: get(name::SUBJECTS, default.subjects),
+        subjects_overflow: get(name::SUBJECTS_OVERFLOW, default.subjects_overflow),
+        rulesets: get(name::RULESETS, default.rulesets),
+        port_bounds: get(name::PORT_BOUNDS, default.port_bounds),
+        rows: get(name::ROWS, default.rows),
+        ids: get(name::IDS, default.ids),
+    }
+}

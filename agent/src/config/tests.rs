@@ -1,0 +1,129 @@
+use super::*;
+
+fn file(text: &str) -> File {
+    serde_saphyr::from_str(text).expect("a file")
+}
+
+fn args() -> AgentArgs {
+    AgentArgs {
+        manifests: Some("/m".into()),
+        ..AgentArgs::default()
+    }
+}
+
+fn settings(args: AgentArgs, file: File) -> Result<Settings, Error> {
+    Settings::merge(args, None, file, || Some("host".to_owned()))
+}
+
+#[test]
+fn defaults() {
+    let settings = settings(args(), File::default()).expect("settings");
+    assert_eq!(settings.node_name, "host");
+    assert_eq!(settings.bpffs, Path::new(DEFAULT_BPFFS));
+    assert_eq!(settings.socket, Path::new(DEFAULT_SOCKET));
+    assert!(settings.services && settings.policy && settings.redirect && settings.socket_lb);
+    assert_eq!(settings.snat_ports, (61_000, 65_535));
+}
+
+#[test]
+fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+    let file =
+        || file("nodeName: from-file\nbpffs: /file\nservices: off\npolicy: off\nuplinks: [eth0]\n");
+    let given = AgentArgs {
+        node_name: Some("from-flag".into()),
+        services: Some("on".into()),
+        ..args()
+    };
+    let settings = settings(given, file()).expect("settings");
+    assert_eq!(settings.node_name, "from-flag");
+    assert_eq!(settings.bpffs, Path::new("/file"));
+    assert!(settings.services && !settings.policy);
+    assert_eq!(settings.uplinks, ["eth0"]);
+}
+
+#[test]
+fn the_environment_goes_before_the_file() {
+    // A test cannot set variables without harm to others; clap puts them between the two.
+    let command = <crate::args::Cli as clap::CommandFactory>::command();
+    let agent = command.find_subcommand("agent").expect("the command");
+    let variable = |id: &str| {
+        agent
+            .get_arguments()
+            .find(|arg| arg.get_id() == id)
+            .and_then(|arg| arg.get_env())
+    };
+    assert_eq!(variable("node_name"), Some("NODE_NAME".as_ref()));
+    assert_eq!(variable("manifests"), Some("SLUICE_MANIFESTS".as_ref()));
+}
+
+#[test]
+fn unknown_settings_are_errors() {
+    let error = serde_saphyr::from_str::<File>("nodeNam: x\n").expect_err("an unknown field");
+    let text = error.to_string();
+    assert!(
+        text.contains("nodeNam") && text.contains("line 1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = read(Path::new("/nonexistent.yaml"))
+        .expect_err("no file")
+        .to_string();
+    assert!(
+        error.contains("/nonexistent.yaml") && error.contains("--config"),
+        "{error}"
+    );
+}
+
+#[test]
+fn bad_values_name_the_setting_and_the_remedy() {
+    for (text, expected) in [
+        (
+            "services: maybe",
+            "services: \"maybe\" is not known: write on or off",
+        ),
+        (
+            "policy: audit",
+            "policy: \"audit\" is not known: write enforce or off",
+        ),
+        ("snatPorts: 60000", "write one like 61000-65535"),
+        ("snatPorts: 70-80", "from 1024 on"),
+        (
+            "nodePortAddresses: [10.0.0.1]",
+            "\"10.0.0.1\" is not a block of addresses",
+        ),
+        (
+            "mapCapacities: {flows: 3}",
+            "\"flows\" is not known: write one of services",
+        ),
+        (
+            "mapCapacities: {subjects: 3}",
+            "subjects: 3 is not a power of two",
+        ),
+        ("halfOpen: {perPod: 0}", "give perPod at least 1"),
+    ] {
+        let error = settings(args(), file(text)).expect_err(text).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_folder_is_an_error_with_its_remedy() {
+    let error = settings(AgentArgs::default(), File::default()).expect_err("no folder");
+    assert!(error.to_string().contains("--manifests DIR"));
+}
+
+#[test]
+fn capacities_of_flags_go_before_those_of_the_file() {
+    let given = AgentArgs {
+        map_capacity: Some(vec!["conntrack=1024".into()]),
+        ..args()
+    };
+    let settings =
+        settings(given, file("mapCapacities: {conntrack: 5, rows: 7}")).expect("settings");
+    let expected = [("ct4", 1024), ("ct6", 1024), ("rows", 7)];
+    let expected = expected.map(|(name, entries)| (name.to_owned(), entries));
+    assert_eq!(settings.capacities, BTreeMap::from(expected));
+}
