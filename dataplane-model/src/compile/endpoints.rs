@@ -107,10 +107,10 @@ impl<'a> Index<'a> {
             .filter(|own| own.name == port.name && own.protocol == port.protocol);
         for own in matching {
             for endpoint in &slice.endpoints {
-                let named = endpoint
-                    .pod
-                    .as_ref()
-                    .and_then(|key| self.snapshot.pods.get(key));
+                let pod = match &endpoint.pod {
+                    Some(key) => self.snapshot.pods.get(key),
+                    None => self.by_ip.get(&endpoint.address).copied(),
+                };
                 let target = Target {
                     addr: endpoint.address,
                     port: own.port,
@@ -118,7 +118,7 @@ impl<'a> Index<'a> {
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
                     local: self.is_local(endpoint.node.as_ref(), endpoint.address),
-                    pod: named.or_else(|| self.by_ip.get(&endpoint.address).copied()),
+                    pod,
                 };
                 merge(merged, target);
             }

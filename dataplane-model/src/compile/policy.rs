@@ -35,7 +35,7 @@ type Fingerprint = (u64, u64);
 pub(super) struct PodPolicies<'a> {
     /// Policy of each pod of this node, by its key.
     pub(super) pods: BTreeMap<&'a ObjectKey, PodPolicy>,
-    /// The pod that has an address.
+    /// Those pods by address.
     pub(super) by_ip: HashMap<IpAddr, &'a Pod>,
 }
 
@@ -81,7 +81,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     fill_rows(compiler, state);
     PodPolicies {
         pods: policies,
-        by_ip: pods.by_ip,
+        by_ip: by_ip(&pods.local),
     }
 }
 
@@ -127,19 +127,24 @@ impl<'a> Pods<'a> {
             .values()
             .filter(|pod| pod.is_policy_pod())
             .collect();
-        let local = all.iter().copied().filter(|pod| is_local(pod)).collect();
-        let mut by_ip: HashMap<IpAddr, &Pod> = HashMap::new();
-        for &pod in &all {
-            for &ip in &pod.ips {
-                // Of two pods with one address, the one that stays has it.
-                let owner = by_ip.entry(ip).or_insert(pod);
-                if owner.terminating && !pod.terminating {
-                    *owner = pod;
-                }
-            }
-        }
+        let local: Vec<_> = all.iter().copied().filter(|pod| is_local(pod)).collect();
+        let by_ip = by_ip(&all);
         Self { all, local, by_ip }
     }
+}
+
+/// Pods by address. Of two pods with one address, the one that stays has it.
+fn by_ip<'a>(pods: &[&'a Pod]) -> HashMap<IpAddr, &'a Pod> {
+    let mut by_ip: HashMap<IpAddr, &Pod> = HashMap::new();
+    for &pod in pods {
+        for &ip in &pod.ips {
+            let owner = by_ip.entry(ip).or_insert(pod);
+            if owner.terminating && !pod.terminating {
+                *owner = pod;
+            }
+        }
+    }
+    by_ip
 }
 
 /// Policies that select a pod, in the order of their names.

@@ -145,14 +145,18 @@ fn endpoints<'a>(
             .filter(|own| own.name == port.name && own.protocol == port.protocol)
         {
             for endpoint in &slice.endpoints {
-                let by_name = endpoint.pod.as_ref().and_then(|key| snapshot.pods.get(key));
+                let lives_there = |pod: &&Pod| !pod.terminal && pod.ips.contains(&endpoint.address);
+                let pod = match &endpoint.pod {
+                    Some(key) => snapshot.pods.get(key),
+                    None => snapshot.pods.values().rfind(lives_there),
+                };
                 found.push(Candidate {
                     at: (endpoint.address, own.port),
                     ready: endpoint.ready,
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
                     local: endpoint.node.as_ref() == Some(&snapshot.node.name),
-                    pod: by_name,
+                    pod,
                 });
             }
         }

@@ -1,5 +1,6 @@
 //! Strategies for clusters: few names, labels and ports, so that things meet.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane_model::snapshot::*;
@@ -88,7 +89,15 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
         addresses: vec![ip("192.168.0.2")],
     });
     (namespaces, pods, policies, services)
-        .prop_map(move |(a, b, c, d)| [a, b, c, d, vec![node.clone()]].concat())
+        .prop_map(move |(a, b, c, d)| distinct([a, b, c, d, vec![node.clone()]].concat()))
+}
+
+/// The first object of each key.
+fn distinct(objects: Vec<Object>) -> Vec<Object> {
+    let mut seen = BTreeSet::new();
+    let mut objects = objects;
+    objects.retain(|object| object.key().is_some_and(|key| seen.insert(key)));
+    objects
 }
 
 /// The snapshot that holds these objects.
@@ -115,7 +124,7 @@ pub fn namespace() -> impl Strategy<Value = &'static str> {
     select(vec!["a", "a", "b", "c"])
 }
 
-fn pod() -> impl Strategy<Value = Option<Pod>> {
+fn pod() -> impl Strategy<Value = Option<(Pod, bool)>> {
     let conditions = (
         any::<bool>(),
         prop::bool::weighted(0.1),
@@ -124,6 +133,8 @@ fn pod() -> impl Strategy<Value = Option<Pod>> {
     );
     let web = option::of(select(vec![80u16, 8080]));
     let dns = option::of(select(vec![53u16, 8080]));
+    // A pod that ends may have an address that another pod has already.
+    let reuses = prop::bool::weighted(0.3);
     let strategy = (
         namespace(),
         pod_labels(),
@@ -131,11 +142,12 @@ fn pod() -> impl Strategy<Value = Option<Pod>> {
         web,
         dns,
         prop::bool::weighted(0.7),
+        reuses,
     );
     option::weighted(
         0.9,
         strategy.prop_map(
-            |(namespace, labels, (ready, terminal, terminating, host), web, dns, here)| {
+            |(namespace, labels, (ready, terminal, terminating, host), web, dns, here, reuses)| {
                 let web = web.map(|port| ContainerPort {
                     name: "web".into(),
                     protocol: Protocol::Tcp,
@@ -146,7 +158,7 @@ fn pod() -> impl Strategy<Value = Option<Pod>> {
                     protocol: Protocol::Udp,
                     port,
                 });
-                Pod {
+                let pod = Pod {
                     labels,
                     ready,
                     terminal,
@@ -155,7 +167,9 @@ fn pod() -> impl Strategy<Value = Option<Pod>> {
                     node: Some(if here { THIS_NODE } else { OTHER_NODE }.into()),
                     ports: web.into_iter().chain(dns).collect(),
                     ..Pod::new(ObjectKey::new(namespace, "p"))
-                }
+                };
+                let ends = pod.terminal || pod.terminating;
+                (pod, reuses && ends)
             },
         ),
     )
@@ -173,9 +187,11 @@ fn pod_labels() -> impl Strategy<Value = Labels> {
 }
 
 /// The pod at a place of the cluster, and its device if it is on this node.
-fn place_pod(index: usize, pod: Option<Pod>) -> Vec<Object> {
-    let Some(pod) = pod else { return Vec::new() };
-    let own = pod_ips(index);
+fn place_pod(index: usize, pod: Option<(Pod, bool)>) -> Vec<Object> {
+    let Some((pod, reuses)) = pod else {
+        return Vec::new();
+    };
+    let own = pod_ips(if reuses { (index + 1) % PODS } else { index });
     let host = vec![if pod.node.as_deref() == Some(THIS_NODE) {
         ip("192.168.0.1")
     } else {
@@ -191,7 +207,8 @@ fn place_pod(index: usize, pod: Option<Pod>) -> Vec<Object> {
         redirect_ok: true,
         late: false,
     };
-    let has_device = pod.node.as_deref() == Some(THIS_NODE) && !pod.host_network && !pod.terminal;
+    let is_here = pod.node.as_deref() == Some(THIS_NODE);
+    let has_device = is_here && !pod.host_network && !pod.terminal && !reuses;
     let pod = Pod {
         key,
         ips: if pod.host_network { host } else { own },

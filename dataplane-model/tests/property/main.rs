@@ -9,6 +9,7 @@ mod names;
 mod prefix;
 mod services;
 mod verdicts;
+mod world;
 
 use proptest::test_runner::Config;
 

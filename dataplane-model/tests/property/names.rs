@@ -1,1 +1,169 @@
+//! Tables with every number replaced by what it stands for: equal for equal clusters, whatever numbers
+//! their histories led to.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use dataplane_common::abi::{IdKey, PortSpan, Subject, peer};
+use dataplane_model::ids::IdKind;
+use dataplane_model::tables::{Family, Tables};
+
+/// One line for each entry, but for generations and for which of several allowing rules is named.
+pub fn by_name(tables: &Tables) -> BTreeMap<String, String> {
+    let mut names = Names {
+        tables,
+        keys: BTreeMap::new(),
+        lines: BTreeMap::new(),
+    };
+    for (key, val) in &tables.ids {
+        names.keys.insert((key.kind, val.id), *key);
+        names.add(("id", key), val.count);
+    }
+    names.family::<dataplane_common::abi::Addr4>(IdKind::Backend4);
+    names.family::<dataplane_common::abi::Addr6>(IdKind::Backend6);
+    names.subjects();
+    names.policy();
+    names.lines
+}
+
+struct Names<'a> {
+    tables: &'a Tables,
+    keys: BTreeMap<(u32, u32), IdKey>,
+    lines: BTreeMap<String, String>,
+}
+
+impl Names<'_> {
+    fn add(&mut self, key: impl Debug, value: impl Debug) {
+        let clash = self.lines.insert(format!("{key:?}"), format!("{value:?}"));
+        assert_eq!(clash, None, "{key:?} is there twice");
+    }
+
+    fn name(&self, kind: IdKind, id: u32) -> Option<IdKey> {
+        if id == 0 {
+            return None;
+        }
+        let key = self.keys.get(&(kind as u32, id));
+        Some(*key.unwrap_or_else(|| panic!("{kind:?} {id} is used and has no entry")))
+    }
+
+    fn block(&self, backend: IdKind, base: u32, count: u16) -> Vec<Option<IdKey>> {
+        let slots = (base..base + u32::from(count)).map(|place| self.tables.slots[&place].backend);
+        slots.map(|index| self.name(backend, index)).collect()
+    }
+
+    fn family<A: Family>(&mut self, kind: IdKind) {
+        let tables = A::tables(self.tables);
+        for (key, val) in &tables.services {
+            let classes = val.class_base..val.class_base + u32::from(val.classes);
+            let classes: Vec<_> = classes.map(|place| self.tables.classes[&place]).collect();
+            let classes: Vec<_> = classes
+                .iter()
+                .map(|class| {
+                    (
+                        class.threshold,
+                        class.local,
+                        self.block(kind, class.base, class.count),
+                    )
+                })
+                .collect();
+            let numbers = (
+                self.name(IdKind::Frontend, val.frontend),
+                self.name(IdKind::ServicePort, val.service_port),
+            );
+            let rest = (val.affinity_secs, val.generation, val.local, val.flags);
+            self.add(
+                ("service", key),
+                (
+                    numbers,
+                    self.block(kind, val.base, val.count),
+                    classes,
+                    rest,
+                ),
+            );
+        }
+        for (&index, val) in &tables.backends {
+            let name = self.name(kind, index);
+            self.add(
+                ("backend", name),
+                (
+                    val.addr,
+                    val.port,
+                    val.flags,
+                    self.name(IdKind::ServicePort, val.service_port),
+                ),
+            );
+            assert_eq!(
+                val.generation % 2,
+                1,
+                "a filled place has an odd generation"
+            );
+        }
+        for (addr, val) in &tables.identities {
+            self.add(
+                ("identity", addr),
+                (
+                    self.name(IdKind::Identity, val.identity),
+                    val.ifindex,
+                    val.flags,
+                ),
+            );
+        }
+        for (key, val) in &tables.cidrs {
+            self.add(("cidr", key), self.name(IdKind::CidrSet, val.set));
+        }
+    }
+
+    fn subjects(&mut self) {
+        for (map, table) in [
+            ("subject", &self.tables.subjects),
+            ("overflow", &self.tables.subjects_overflow),
+        ] {
+            for (place, subject) in table {
+                let numbers = (
+                    self.name(IdKind::Identity, subject.identity),
+                    self.name(IdKind::Ruleset, subject.ingress),
+                    self.name(IdKind::Ruleset, subject.egress),
+                );
+                let rest = Subject {
+                    identity: 0,
+                    ingress: 0,
+                    egress: 0,
+                    ..*subject
+                };
+                self.add((map, place), (numbers, rest));
+            }
+        }
+    }
+
+    fn policy(&mut self) {
+        for (&number, val) in &self.tables.rulesets {
+            let bounds = |span: PortSpan| -> Vec<_> {
+                (span.base..span.base + span.count)
+                    .map(|place| self.tables.port_bounds[&place])
+                    .collect()
+            };
+            let spans = [val.tcp, val.udp, val.sctp].map(bounds);
+            self.add(
+                ("ruleset", self.name(IdKind::Ruleset, number)),
+                (spans, val.other_class, val.flags),
+            );
+        }
+        for (key, val) in &self.tables.rows {
+            let peer = if key.peer & peer::CIDR != 0 {
+                self.name(IdKind::CidrSet, key.peer & !peer::CIDR)
+            } else {
+                self.name(IdKind::Identity, key.peer)
+            };
+            assert!(self.name(IdKind::Rule, val.rule).is_some());
+            self.add(
+                (
+                    "row",
+                    self.name(IdKind::Ruleset, key.ruleset),
+                    peer,
+                    key.class,
+                ),
+                val.flags,
+            );
+        }
+    }
+}

@@ -139,7 +139,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             serving: serving || (ready && !terminating),
             terminating,
             node: Some(if here { THIS_NODE } else { "there" }.into()),
-            pod: Some(ObjectKey::new("a", format!("p{pod}"))),
+            pod: (pod % 3 > 0).then(|| ObjectKey::new("a", format!("p{pod}"))),
         },
     );
     let port =
