@@ -146,12 +146,12 @@ pub type Trie<A, V, const N: usize> = LpmTrie<Prefix<A>, V, N>;
 
 /// The value of the longest prefix that holds the key's address.
 #[inline(always)]
-pub fn longest_prefix<A: 'static, V: Copy + 'static, const N: usize>(
+pub fn longest_prefix<A: 'static, V: 'static, const N: usize>(
     trie: &'static Trie<A, V, N>,
     key: &CidrKey<A>,
-) -> Option<V> {
+) -> Option<&'static V> {
     const { assert!(size_of::<CidrKey<A>>() == size_of::<Key<Prefix<A>>>()) };
     let key: *const CidrKey<A> = key;
     // SAFETY: both are a length, a lead word and an address, in that order and without padding.
-    trie.get(unsafe { &*key.cast() }).copied()
+    trie.get(unsafe { &*key.cast() })
 }

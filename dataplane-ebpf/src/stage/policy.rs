@@ -255,13 +255,14 @@ fn evaluate<F: Family>(
     let Some(rules) = element(&RULESETS, ruleset) else {
         return Decision::DEFAULT_DENY;
     };
-    let Some(class) = class_of(rules, question.proto, question.port) else {
+    let class = class_of(rules, question.proto, question.port);
+    if class == NO_CLASS {
         return Decision::DEFAULT_DENY;
-    };
+    }
     let mut key = RowKey {
         ruleset,
         peer: peer::ANY,
-        class,
+        class: class as u16,
         reserved: 0,
     };
     let mut decision = add_row(Decision::DEFAULT_DENY, &key);
@@ -291,30 +292,37 @@ fn add_row(decision: Decision, key: &RowKey) -> Decision {
     }
 }
 
-/// The class of a port: that of the last bound that does not exceed it.
+/// No class: a number that no class has.
+const NO_CLASS: u32 = u32::MAX;
+
+/// The class of a port, or [`NO_CLASS`]. A number instead of an `Option`, whose undefined half the
+/// verifier would refuse.
 #[inline(always)]
-fn class_of(rules: &RulesetVal, protocol: u8, port: Port) -> Option<u16> {
+fn class_of(rules: &RulesetVal, protocol: u8, port: Port) -> u32 {
     let span = match protocol {
-        proto::TCP => rules.tcp,
-        proto::UDP => rules.udp,
-        proto::SCTP => rules.sctp,
-        _ => return Some(rules.other_class),
+        proto::TCP => &rules.tcp,
+        proto::UDP => &rules.udp,
+        proto::SCTP => &rules.sctp,
+        _ => return rules.other_class as u32,
     };
     search(span, port.number())
 }
 
+/// The class of the last bound that does not exceed a port.
 #[inline(always)]
-fn search(span: PortSpan, port: u16) -> Option<u16> {
-    let (mut low, mut high) = (0u32, span.count);
-    let mut class = None;
+fn search(span: &PortSpan, port: u16) -> u32 {
+    let (base, mut low, mut high) = (span.base, 0u32, span.count);
+    let mut class = NO_CLASS;
     for _ in 0..PORT_SEARCH_STEPS {
         if low >= high {
             break;
         }
         let middle = (low + high) / 2;
-        let bound = element(&PORT_BOUNDS, span.base.wrapping_add(middle))?;
+        let Some(bound) = element(&PORT_BOUNDS, base.wrapping_add(middle)) else {
+            return NO_CLASS;
+        };
         if bound.start <= port {
-            class = Some(bound.class);
+            class = bound.class as u32;
             low = middle + 1;
         } else {
             high = middle;
