@@ -8,11 +8,10 @@ mod routes;
 mod services;
 mod subjects;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use dataplane_common::abi::{Addr4, Addr6, RowKey, RowVal};
+use dataplane_common::abi::{Addr4, Addr6};
 
 use crate::capacity::CapacityError;
 use crate::ids::IdTable;
@@ -25,8 +24,9 @@ pub use policy::PolicyState;
 pub struct Desired {
     /// Contents of the maps.
     pub tables: Tables,
-    /// Rows that are needed only while pods and addresses change over from the last plan's policy.
-    pub transition: BTreeMap<RowKey, RowVal>,
+    /// Rows, prefixes and numbers of the time while pods and addresses change over from the policy in
+    /// force. Prefixes, where there are any, stand for those of `tables` until then.
+    pub transition: Tables,
     /// What the numbers of rulesets, identities and CIDR sets in `tables` mean.
     pub policy: Arc<PolicyState>,
     /// Every source was in sync: what is not here is gone.
@@ -97,6 +97,13 @@ impl Compiler<'_> {
     fn finish(mut self) -> Result<Desired, Vec<CapacityError>> {
         if self.errors.is_empty() {
             self.desired.tables.ids = self.ids.in_use();
+            policy::transition(&mut self);
+            let tables = &self.desired.tables;
+            let mut ids = self.ids.in_use();
+            ids.retain(|key, _| !tables.ids.contains_key(key));
+            self.desired.transition.ids = ids;
+        }
+        if self.errors.is_empty() {
             self.desired.notices.sort_unstable();
             self.desired.notices.dedup();
             return Ok(self.desired);

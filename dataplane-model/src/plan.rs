@@ -21,7 +21,7 @@ mod subjects;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use crate::capacity::{Capacities, CapacityError};
+use crate::capacity::CapacityError;
 use crate::compile::{Desired, PolicyState};
 use crate::ids::IdTable;
 use crate::store::{Failed, MapStore, Written};
@@ -188,16 +188,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// Entries that maps need, against what they have room for.
-fn exceeds(map: MapId, need: usize, capacities: &Capacities) -> Option<CapacityError> {
-    let capacity = capacities.of(map);
-    (need as u64 > u64::from(capacity)).then_some(CapacityError::Map {
-        map,
-        need: need as u64,
-        capacity,
-    })
 }
 
 #[cfg(test)]

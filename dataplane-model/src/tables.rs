@@ -346,7 +346,7 @@ impl Tables {
         with_table!(map, one);
     }
 
-    /// Entries of one map.
+    /// Entries of one map; 1 for the epoch.
     pub fn len(&self, map: MapId) -> usize {
         macro_rules! length {
             ($($field:ident).+) => { return self.$($field).+.len() };

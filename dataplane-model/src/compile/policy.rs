@@ -17,15 +17,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dataplane_common::abi::{Addr4, Addr6};
-
 use super::Compiler;
 use crate::snapshot::{
     Direction, NetworkPolicy, ObjectKey, Peer, Peers, Pod, PortRange, Ports, Protocol, Rule, Text,
 };
 use selectors::SelectorIndex;
 pub use state::PolicyState;
-use state::{Active, rows};
+use state::{Active, Block, rows};
 
 /// A hash that stands for a selector or a block in rulesets, identities and sets.
 type Fingerprint = (u64, u64);
@@ -55,7 +53,10 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     let pods = Pods::new(compiler);
     let selected = Selected::new(&pods, &compiler.snapshot.policies);
     let active = selected.active();
-    let identities = identities::compile(compiler, &pods, &active);
+    let identities = identities::number(compiler, &pods, &active);
+    let snapshot = compiler.snapshot;
+    compiler.desired.tables.v4.identities = identities::table(snapshot, &pods, &identities);
+    compiler.desired.tables.v6.identities = identities::table(snapshot, &pods, &identities);
     let named = identities.named_ports();
     let mut rulesets = rulesets::Rulesets::new(compiler, &named);
     let mut policies = BTreeMap::new();
@@ -70,33 +71,49 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     let rulesets = rulesets.finish();
     let blocks = selected.blocks();
     let mut sets = BTreeMap::new();
-    cidrs::compile::<Addr4>(compiler, &blocks, &mut sets);
-    cidrs::compile::<Addr6>(compiler, &blocks, &mut sets);
+    compiler.desired.tables.v4.cidrs = cidrs::table(compiler, &blocks, &mut sets);
+    compiler.desired.tables.v6.cidrs = cidrs::table(compiler, &blocks, &mut sets);
     let state = PolicyState {
         rulesets,
         identities: identities.numbers,
         sets,
+        blocks,
         active: Arc::new(active),
     };
-    fill_rows(compiler, state);
+    compiler.desired.tables.rows = rows(&state);
+    compiler.desired.policy = Arc::new(state);
     PodPolicies {
         pods: policies,
         by_ip: by_ip(&pods.local),
     }
 }
 
-fn fill_rows(compiler: &mut Compiler<'_>, state: PolicyState) {
-    let desired = &mut compiler.desired;
-    desired.tables.rows = rows(&state);
-    // Rows between what goes and what comes. Those numbers stay reserved until the plan is done.
-    let both = state.joined(&compiler.ids.applied);
-    if both != state {
-        desired.transition = rows(&both);
-        desired
-            .transition
-            .retain(|key, _| !desired.tables.rows.contains_key(key));
+/// Fills the maps for the change from the policy in force to the desired one. Meanwhile a pod may have
+/// a ruleset of either, so addresses are told apart by the selectors and blocks of both, and rows
+/// join what goes with what comes. The numbers of what goes stay reserved until the change is done.
+pub(super) fn transition(compiler: &mut Compiler<'_>) {
+    let desired = compiler.desired.policy.clone();
+    let mut both = desired.joined(&compiler.ids.applied);
+    if both == *desired {
+        return;
     }
-    desired.policy = Arc::new(state);
+    if both.blocks != desired.blocks {
+        let mut sets = BTreeMap::new();
+        compiler.desired.transition.v4.cidrs = cidrs::table(compiler, &both.blocks, &mut sets);
+        compiler.desired.transition.v6.cidrs = cidrs::table(compiler, &both.blocks, &mut sets);
+        both.sets.extend(sets);
+    }
+    if both.active != desired.active {
+        let pods = Pods::new(compiler);
+        let identities = identities::number(compiler, &pods, &both.active);
+        let snapshot = compiler.snapshot;
+        compiler.desired.transition.v4.identities = identities::table(snapshot, &pods, &identities);
+        compiler.desired.transition.v6.identities = identities::table(snapshot, &pods, &identities);
+        both.identities.extend(identities.numbers);
+    }
+    let mut between = rows(&both);
+    between.retain(|key, _| !compiler.desired.tables.rows.contains_key(key));
+    compiler.desired.transition.rows = between;
 }
 
 /// Pods that policies see.
@@ -227,11 +244,18 @@ impl<'a> Selected<'a> {
     }
 
     /// Blocks of addresses in force.
-    fn blocks(&self) -> Vec<&'a Peer> {
-        let peers = self.rules().flat_map(|(_, _, rule)| listed(rule));
-        peers
-            .filter(|peer| matches!(peer, Peer::Block { .. }))
-            .collect()
+    fn blocks(&self) -> BTreeMap<Fingerprint, Block> {
+        let mut blocks = BTreeMap::new();
+        for peer in self.rules().flat_map(|(_, _, rule)| listed(rule)) {
+            if let Peer::Block { cidr, except } = peer {
+                let block = Block {
+                    cidr: cidr.trunc(),
+                    except: except.clone(),
+                };
+                blocks.insert(cidrs::block_print(cidr, except), block);
+            }
+        }
+        blocks
     }
 }
 

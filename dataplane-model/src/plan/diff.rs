@@ -1,11 +1,13 @@
 //! The order of a plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::abi::{Abi, BackendVal};
+use dataplane_common::abi::{
+    Abi, Addr4, Addr6, BackendVal, CidrKey, CidrVal, bytes_of, from_bytes,
+};
 
 use super::builder::Builder;
-use super::{exceeds, subjects};
+use super::subjects;
 use crate::capacity::{Capacities, CapacityError};
 use crate::compile::Desired;
 use crate::ids::{IdTable, emptied};
@@ -19,22 +21,25 @@ pub(super) fn build(desired: &Desired, written: &Written, ids: &IdTable, plan: &
     let mut after = Builder::default();
     policy_removals(desired, written, &mut after);
     let policy_changes = !before.is_empty() || !after.is_empty();
+    let is_even = written.epoch.is_multiple_of(2);
 
     put_changed(desired, written, MapId::Ids, plan);
-    if policy_changes && written.epoch.is_multiple_of(2) {
+    put_transition(desired, written, MapId::Ids, plan);
+    if policy_changes && is_even {
         plan.put(MapId::Epoch, &0u32, &written.epoch.wrapping_add(1));
     }
     // A new pod is policed before it is a backend, and is one no more before its rules go.
     plan.append(before);
     services(desired, written, plan);
     plan.append(after);
-    if policy_changes || !written.epoch.is_multiple_of(2) {
-        plan.put(MapId::Epoch, &0u32, &((written.epoch | 1).wrapping_add(1)));
+    if policy_changes || !is_even {
+        plan.put(MapId::Epoch, &0u32, &(written.epoch | 1).wrapping_add(1));
     }
     remove_absent(desired, written, MapId::Ids, plan);
+    remove_transition(desired, written, MapId::Ids, plan);
 }
 
-/// Checks that each map holds what is desired together with what is written and removed later.
+/// Checks that each map holds what is desired, what is needed meanwhile and what is removed later.
 pub(super) fn check_capacity(
     desired: &Desired,
     written: &Written,
@@ -42,14 +47,21 @@ pub(super) fn check_capacity(
 ) -> Result<(), Vec<CapacityError>> {
     let mut errors = Vec::new();
     for map in MapId::ALL.into_iter().filter(|map| !map.is_array()) {
-        let mut count = CountBoth(0);
-        desired.tables.visit(map, &written.tables, &mut count);
-        let transition = if map == MapId::Rows {
-            desired.transition.len()
-        } else {
-            0
-        };
-        errors.extend(exceeds(map, count.0 + transition, capacities));
+        let mut gone = CountLeftOnly(0);
+        written.tables.visit(map, &desired.tables, &mut gone);
+        let mut transient = CountLeftOnly(0);
+        desired
+            .transition
+            .visit(map, &desired.tables, &mut transient);
+        let need = (desired.tables.len(map) + gone.0 + transient.0) as u64;
+        let capacity = capacities.of(map);
+        if need > u64::from(capacity) {
+            errors.push(CapacityError::Map {
+                map,
+                need,
+                capacity,
+            });
+        }
     }
     if errors.is_empty() {
         Ok(())
@@ -77,43 +89,17 @@ fn services(desired: &Desired, written: &Written, plan: &mut Builder) {
     ] {
         remove_absent(desired, written, map, plan);
     }
-    empty_backends(
-        &desired.tables.v4.backends,
-        &written.tables.v4.backends,
-        plan,
-    );
-    empty_backends(
-        &desired.tables.v6.backends,
-        &written.tables.v6.backends,
-        plan,
-    );
+    empty_backends::<Addr4>(desired, written, plan);
+    empty_backends::<Addr6>(desired, written, plan);
 }
 
 fn policy_puts(desired: &Desired, written: &Written, ids: &IdTable, plan: &mut Builder) {
     for map in [MapId::PortBounds, MapId::Rulesets, MapId::Rows] {
         put_changed(desired, written, map, plan);
     }
-    let rows = &written.tables.rows;
-    for (key, row) in desired
-        .transition
-        .iter()
-        .filter(|&(key, row)| rows.get(key) != Some(row))
-    {
-        plan.put(MapId::Rows, key, row);
-    }
-    // Longest prefixes first: an exception stands before the block that it is an exception of.
-    cidrs(
-        &desired.tables.v4.cidrs,
-        &written.tables.v4.cidrs,
-        MapId::Cidrs4,
-        plan,
-    );
-    cidrs(
-        &desired.tables.v6.cidrs,
-        &written.tables.v6.cidrs,
-        MapId::Cidrs6,
-        plan,
-    );
+    put_transition(desired, written, MapId::Rows, plan);
+    cidr_puts::<Addr4>(desired, written, plan);
+    cidr_puts::<Addr6>(desired, written, plan);
     subjects::exchange(desired, written, ids, plan);
 }
 
@@ -122,57 +108,72 @@ fn policy_removals(desired: &Desired, written: &Written, plan: &mut Builder) {
         remove_absent(desired, written, map, plan);
     }
     subjects::remove(desired, written, plan);
-    // Shortest first, as the map is sorted: an exception outlives its block.
-    for map in [
-        MapId::Cidrs4,
-        MapId::Cidrs6,
-        MapId::Rows,
-        MapId::Rulesets,
-        MapId::PortBounds,
-    ] {
+    cidr_removals::<Addr4>(desired, written, plan);
+    cidr_removals::<Addr6>(desired, written, plan);
+    for map in [MapId::Rows, MapId::Rulesets, MapId::PortBounds] {
         remove_absent(desired, written, map, plan);
     }
-    for key in desired
-        .transition
-        .keys()
-        .filter(|key| !written.tables.rows.contains_key(key))
-    {
-        plan.delete(MapId::Rows, key);
+    remove_transition(desired, written, MapId::Rows, plan);
+}
+
+/// Prefixes of the transition, else the desired ones. Longest first: an exception stands before the
+/// block that it is an exception of.
+fn cidr_puts<A: Family>(desired: &Desired, written: &Written, plan: &mut Builder)
+where
+    CidrKey<A>: Abi,
+{
+    let written = &A::tables(&written.tables).cidrs;
+    for (key, value) in first_cidrs::<A>(desired).iter().rev() {
+        if written.get(key) != Some(value) {
+            plan.put(A::CIDRS, key, value);
+        }
     }
 }
 
-fn cidrs<K: Cell + Ord, V: Cell>(
-    desired: &BTreeMap<K, V>,
-    written: &BTreeMap<K, V>,
-    map: MapId,
-    plan: &mut Builder,
-) {
-    for (key, value) in desired
-        .iter()
-        .rev()
-        .filter(|&(key, value)| written.get(key) != Some(value))
-    {
-        plan.put(map, key, value);
+/// From the transition's prefixes to the desired ones. Shortest first, as the map is sorted: an
+/// exception outlives its block.
+fn cidr_removals<A: Family>(desired: &Desired, written: &Written, plan: &mut Builder)
+where
+    CidrKey<A>: Abi,
+{
+    let first = first_cidrs::<A>(desired);
+    let last = &A::tables(&desired.tables).cidrs;
+    for (key, value) in last {
+        if first.get(key) != Some(value) {
+            plan.put(A::CIDRS, key, value);
+        }
+    }
+    let written = &A::tables(&written.tables).cidrs;
+    let present: BTreeSet<_> = written.keys().chain(first.keys()).collect();
+    for key in present.into_iter().filter(|key| !last.contains_key(key)) {
+        plan.delete(A::CIDRS, key);
+    }
+}
+
+fn first_cidrs<A: Family>(desired: &Desired) -> &BTreeMap<CidrKey<A>, CidrVal> {
+    let transition = &A::tables(&desired.transition).cidrs;
+    if transition.is_empty() {
+        &A::tables(&desired.tables).cidrs
+    } else {
+        transition
     }
 }
 
 /// An emptied backend keeps a generation, so that flows and affinities see that it is gone.
-fn empty_backends<A: Family>(
-    desired: &BTreeMap<u32, BackendVal<A>>,
-    written: &BTreeMap<u32, BackendVal<A>>,
-    plan: &mut Builder,
-) where
-    BackendVal<A>: Abi + Default,
+fn empty_backends<A: Family>(desired: &Desired, written: &Written, plan: &mut Builder)
+where
+    BackendVal<A>: Abi,
 {
-    for (index, backend) in written
-        .iter()
-        .filter(|(index, _)| !desired.contains_key(index))
-    {
-        let empty = BackendVal {
-            generation: emptied(backend.generation),
-            ..BackendVal::<A>::default()
-        };
-        plan.put(A::BACKENDS, index, &empty);
+    let wanted = &A::tables(&desired.tables).backends;
+    for (index, backend) in &A::tables(&written.tables).backends {
+        if !wanted.contains_key(index) {
+            let generation = emptied(backend.generation);
+            let empty = BackendVal {
+                generation,
+                ..BackendVal::<A>::default()
+            };
+            plan.put(A::BACKENDS, index, &empty);
+        }
     }
 }
 
@@ -182,65 +183,73 @@ fn put_changed(desired: &Desired, written: &Written, map: MapId, plan: &mut Buil
         .visit(map, &written.tables, &mut PutChanged(plan));
 }
 
+fn put_transition(desired: &Desired, written: &Written, map: MapId, plan: &mut Builder) {
+    desired
+        .transition
+        .visit(map, &written.tables, &mut PutChanged(plan));
+}
+
 fn remove_absent(desired: &Desired, written: &Written, map: MapId, plan: &mut Builder) {
     desired
         .tables
         .visit(map, &written.tables, &mut RemoveAbsent(plan));
 }
 
+/// Deletes what only the transition had; what was written before it goes with what is absent.
+fn remove_transition(desired: &Desired, written: &Written, map: MapId, plan: &mut Builder) {
+    written
+        .tables
+        .visit(map, &desired.transition, &mut RemoveAbsent(plan));
+}
+
+/// Writes what the right-hand table has not, or has otherwise.
 struct PutChanged<'a>(&'a mut Builder);
 
 impl TableVisitor for PutChanged<'_> {
     fn visit<K: Cell + Ord, V: Cell>(
         &mut self,
         map: MapId,
-        desired: &BTreeMap<K, V>,
-        written: &BTreeMap<K, V>,
+        left: &BTreeMap<K, V>,
+        right: &BTreeMap<K, V>,
     ) {
-        for (key, value) in desired
-            .iter()
-            .filter(|&(key, value)| written.get(key) != Some(value))
-        {
-            self.0.put(map, key, value);
+        for (key, value) in left {
+            if right.get(key) != Some(value) {
+                self.0.put(map, key, value);
+            }
         }
     }
 }
 
-/// Deletes from hashes. Places of arrays that nothing points to any more are forgotten.
+/// Removes what only the right-hand table has: deletes it from hashes, and forgets places of arrays.
 struct RemoveAbsent<'a>(&'a mut Builder);
 
 impl TableVisitor for RemoveAbsent<'_> {
     fn visit<K: Cell + Ord, V: Cell>(
         &mut self,
         map: MapId,
-        desired: &BTreeMap<K, V>,
-        written: &BTreeMap<K, V>,
+        left: &BTreeMap<K, V>,
+        right: &BTreeMap<K, V>,
     ) {
-        for key in written.keys().filter(|key| !desired.contains_key(key)) {
+        for key in right.keys().filter(|key| !left.contains_key(key)) {
             if !map.is_array() {
                 self.0.delete(map, key);
-            } else if let Some(place) =
-                dataplane_common::abi::from_bytes(dataplane_common::abi::bytes_of(key))
-            {
+            } else if let Some(place) = from_bytes(bytes_of(key)) {
                 self.0.forget(map, place);
             }
         }
     }
 }
 
-struct CountBoth(usize);
+/// Counts what only the left-hand table has.
+struct CountLeftOnly(usize);
 
-impl TableVisitor for CountBoth {
+impl TableVisitor for CountLeftOnly {
     fn visit<K: Cell + Ord, V: Cell>(
         &mut self,
         _: MapId,
-        desired: &BTreeMap<K, V>,
-        written: &BTreeMap<K, V>,
+        left: &BTreeMap<K, V>,
+        right: &BTreeMap<K, V>,
     ) {
-        self.0 = desired.len()
-            + written
-                .keys()
-                .filter(|key| !desired.contains_key(key))
-                .count();
+        self.0 = left.keys().filter(|key| !right.contains_key(key)).count();
     }
 }

@@ -1,18 +1,17 @@
 //! Exchanging pods' rulesets and identities.
 //!
 //! Two things a verdict depends on change one entry at a time: the ruleset of the pod that is judged
-//! (its subject) and the identity of its peer (an address). Between an old ruleset and a new identity, an answer is the old rules' about the peer as it is now.
-//! That is the old state's own answer as long as the peer's labels are the same. For a peer whose
-//! labels changed, or whose address went to another pod, it might allow what neither state does; such
-//! a peer has identity 0 while rulesets are exchanged.
+//! (its subject) and the identity of its peer (an address). So there are three phases:
 //!
-//! In order:
+//! 1. addresses get identities that tell apart what the rulesets of both states ask for;
+//! 2. subjects get their rulesets: first directions that become isolated, then those that go from one
+//!    ruleset to another, last those that are isolated no more, and new pods;
+//! 3. addresses get the identities that the new rulesets ask for, and new addresses theirs.
 //!
-//! 1. peers that changed get identity 0, if some pod goes from one ruleset to another;
-//! 2. isolate: directions that become isolated get their ruleset;
-//! 3. exchange: directions go from one ruleset to another;
-//! 4. release: directions that are isolated no more get none, and new pods their entry;
-//! 5. addresses get their identities.
+//! Between phases 1 and 2, an old ruleset judges a peer as it is now. That is the old state's own
+//! answer as long as the peer's labels are the same. If they changed, or if the address went to another
+//! pod, the answer might allow what neither state does: such a peer has identity 0 until phase 3,
+//! unless no pod goes from one ruleset to another.
 
 use std::collections::BTreeMap;
 
@@ -41,8 +40,10 @@ pub(super) fn exchange(desired: &Desired, written: &Written, ids: &IdTable, plan
         before,
         holds: swings,
     };
-    exchange.hold_addresses::<Addr4>(plan);
-    exchange.hold_addresses::<Addr6>(plan);
+    let held = (
+        exchange.hold_addresses::<Addr4>(plan),
+        exchange.hold_addresses::<Addr6>(plan),
+    );
     let mut last = exchange
         .before
         .iter()
@@ -51,8 +52,8 @@ pub(super) fn exchange(desired: &Desired, written: &Written, ids: &IdTable, plan
     for pass in [Pass::Isolate, Pass::Exchange, Pass::Release] {
         exchange.run(pass, &mut last, plan);
     }
-    exchange.release_addresses::<Addr4>(plan);
-    exchange.release_addresses::<Addr6>(plan);
+    exchange.release_addresses(&held.0, plan);
+    exchange.release_addresses(&held.1, plan);
 }
 
 /// Adds the removal of subjects that are gone. Their devices are closed from then on.
@@ -145,28 +146,40 @@ impl Exchange<'_> {
                 .same_peer(old, &self.desired.policy, wanted)
     }
 
-    fn hold_addresses<A: Family>(&self, plan: &mut Builder) {
-        let written = &A::tables(&self.written.tables).identities;
-        for (addr, wanted) in &A::tables(&self.desired.tables).identities {
-            if let Some(old) = written.get(addr)
-                && self.is_held(old.identity, wanted.identity)
-            {
-                plan.put(
-                    A::IDENTITIES,
-                    addr,
-                    &IdentityVal {
-                        identity: 0,
-                        ..*old
-                    },
-                );
+    /// Phase 1. Returns the known addresses as they are then.
+    fn hold_addresses<A: Family>(&self, plan: &mut Builder) -> BTreeMap<A, IdentityVal> {
+        let wanted = &A::tables(&self.desired.tables).identities;
+        let transition = &A::tables(&self.desired.transition).identities;
+        let first = if transition.is_empty() {
+            wanted
+        } else {
+            transition
+        };
+        let mut present = A::tables(&self.written.tables).identities.clone();
+        for (addr, old) in &mut present {
+            let (Some(wanted), Some(first)) = (wanted.get(addr), first.get(addr)) else {
+                continue;
+            };
+            let value = if self.is_held(old.identity, wanted.identity) {
+                IdentityVal {
+                    identity: 0,
+                    ..*old
+                }
+            } else {
+                *first
+            };
+            if value != *old {
+                plan.put(A::IDENTITIES, addr, &value);
+                *old = value;
             }
         }
+        present
     }
 
-    fn release_addresses<A: Family>(&self, plan: &mut Builder) {
-        let written = &A::tables(&self.written.tables).identities;
+    /// Phase 3.
+    fn release_addresses<A: Family>(&self, present: &BTreeMap<A, IdentityVal>, plan: &mut Builder) {
         for (addr, wanted) in &A::tables(&self.desired.tables).identities {
-            if written.get(addr) != Some(wanted) {
+            if present.get(addr) != Some(wanted) {
                 plan.put(A::IDENTITIES, addr, wanted);
             }
         }

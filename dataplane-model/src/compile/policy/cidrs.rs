@@ -7,10 +7,9 @@ use dataplane_common::abi::{CidrKey, CidrVal};
 use ipnet::IpNet;
 
 use super::Fingerprint;
-use super::state::CidrSet;
+use super::state::{Block, CidrSet};
 use crate::compile::Compiler;
 use crate::ids::{IdKind, fingerprint};
-use crate::snapshot::Peer;
 use crate::tables::Family;
 
 /// A prefix of one family: an address with its host bits cleared, and a length.
@@ -22,48 +21,39 @@ pub(super) fn block_print(cidr: &IpNet, except: &[IpNet]) -> Fingerprint {
     fingerprint(&(cidr.trunc(), except))
 }
 
-/// Fills one family's prefix map.
+/// One family's prefix map for these blocks.
 ///
 /// Every block and every exception is a prefix of the map. Its set holds the blocks that contain all
 /// of it and none of whose exceptions does; the map finds the longest prefix of an address, and no
 /// block or exception begins within that.
-pub(super) fn compile<A: Family>(
+pub(super) fn table<A: Family>(
     compiler: &mut Compiler<'_>,
-    blocks: &[&Peer],
+    blocks: &BTreeMap<Fingerprint, Block>,
     sets: &mut BTreeMap<u32, Arc<CidrSet>>,
-) {
-    let mut by_prefix: HashMap<Prefix<A>, Vec<Block<'_, A>>> = HashMap::new();
+) -> BTreeMap<CidrKey<A>, CidrVal> {
+    let mut by_prefix: HashMap<Prefix<A>, Vec<Placed<A>>> = HashMap::new();
     let mut prefixes = BTreeSet::new();
-    for &peer in blocks {
-        let Peer::Block { cidr, except } = peer else {
+    for (&print, block) in blocks {
+        let Some(own) = prefix::<A>(&block.cidr) else {
             continue;
         };
-        let Some(prefix) = prefix::<A>(cidr) else {
-            continue;
-        };
-        prefixes.insert(prefix);
-        let print = block_print(cidr, except);
-        let except = except.iter().filter_map(self::prefix::<A>).collect();
-        let block = Block {
-            print,
-            except,
-            peer,
-        };
-        prefixes.extend(block.except.iter().copied());
-        by_prefix.entry(prefix).or_default().push(block);
+        let except: Vec<_> = block.except.iter().filter_map(prefix::<A>).collect();
+        prefixes.insert(own);
+        prefixes.extend(except.iter().copied());
+        by_prefix
+            .entry(own)
+            .or_default()
+            .push(Placed { print, except });
     }
-    let by_print: HashMap<Fingerprint, &Peer> = by_prefix
-        .values()
-        .flatten()
-        .map(|block| (block.print, block.peer))
-        .collect();
     let lengths: BTreeSet<u32> = by_prefix.keys().map(|&(_, length)| length).collect();
+    let mut table = BTreeMap::new();
     for (addr, length) in prefixes {
         let set = holding(&by_prefix, &lengths, (addr, length));
+        // The empty set needs no number: no row names it.
         let number = if set.blocks.is_empty() {
             Some(0)
         } else {
-            number(compiler, set, sets, &by_print)
+            number(compiler, set, sets, blocks)
         };
         let Some(set) = number else { continue };
         let key = CidrKey {
@@ -71,20 +61,18 @@ pub(super) fn compile<A: Family>(
             lead: 0,
             addr,
         };
-        A::tables_mut(&mut compiler.desired.tables)
-            .cidrs
-            .insert(key, CidrVal { set });
+        table.insert(key, CidrVal { set });
     }
+    table
 }
 
-struct Block<'a, A> {
+struct Placed<A> {
     print: Fingerprint,
     except: Vec<Prefix<A>>,
-    peer: &'a Peer,
 }
 
 fn holding<A: Family>(
-    by_prefix: &HashMap<Prefix<A>, Vec<Block<'_, A>>>,
+    by_prefix: &HashMap<Prefix<A>, Vec<Placed<A>>>,
     lengths: &BTreeSet<u32>,
     (addr, length): Prefix<A>,
 ) -> CidrSet {
@@ -110,30 +98,22 @@ fn number(
     compiler: &mut Compiler<'_>,
     set: CidrSet,
     sets: &mut BTreeMap<u32, Arc<CidrSet>>,
-    by_print: &HashMap<Fingerprint, &Peer>,
+    blocks: &BTreeMap<Fingerprint, Block>,
 ) -> Option<u32> {
     let number = compiler
         .ids
-        .id(IdKind::CidrSet, &set, || describe(&set, by_print));
+        .id(IdKind::CidrSet, &set, || describe(&set, blocks));
     let number = compiler.note(number)?;
     sets.entry(number).or_insert_with(|| Arc::new(set));
     Some(number)
 }
 
-fn describe(set: &CidrSet, by_print: &HashMap<Fingerprint, &Peer>) -> String {
-    let text = |peer: &&Peer| match peer {
-        Peer::Block { cidr, except } if except.is_empty() => cidr.to_string(),
-        Peer::Block { cidr, except } => {
-            let except: Vec<_> = except.iter().map(IpNet::to_string).collect();
-            format!("{cidr} except {}", except.join(" "))
-        }
-        Peer::Pods { .. } => String::new(),
-    };
+fn describe(set: &CidrSet, blocks: &BTreeMap<Fingerprint, Block>) -> String {
     let texts: BTreeSet<_> = set
         .blocks
         .iter()
-        .filter_map(|print| by_print.get(print))
-        .map(text)
+        .filter_map(|print| blocks.get(print))
+        .map(Block::to_string)
         .collect();
     texts.into_iter().collect::<Vec<_>>().join(", ")
 }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dataplane_common::abi::{Addr4, Addr6, IdentityVal, identity_flags};
+use dataplane_common::abi::{IdentityVal, identity_flags};
 
 use super::selectors::SelectorIndex;
 use super::state::{Active, Identity, PortName};
 use super::{Fingerprint, Pods};
 use crate::compile::Compiler;
 use crate::ids::IdKind;
-use crate::snapshot::{Labels, NamespaceScope, ObjectKey, Pod, Selector, Text};
+use crate::snapshot::{Labels, NamespaceScope, ObjectKey, Pod, Selector, Snapshot, Text};
 use crate::tables::Family;
 
 /// Identities of all pods.
@@ -35,13 +35,14 @@ impl Identities<'_> {
     }
 }
 
-/// Numbers all pods' identities and fills the identity maps.
-pub(super) fn compile<'a>(
+/// Numbers all pods' identities.
+pub(super) fn number<'a>(
     compiler: &mut Compiler<'a>,
     pods: &Pods<'a>,
     active: &Active,
 ) -> Identities<'a> {
     let index = PeerIndex::new(active);
+    let snapshot = compiler.snapshot;
     let mut identities = Identities {
         numbers: BTreeMap::new(),
         by_pod: HashMap::new(),
@@ -52,7 +53,7 @@ pub(super) fn compile<'a>(
         let name = &pod.key.namespace;
         let namespace = namespaces
             .entry(name)
-            .or_insert_with(|| index.namespace(name, &compiler.snapshot.namespace_labels(name)));
+            .or_insert_with(|| index.namespace(name, &snapshot.namespace_labels(name)));
         let matched = known
             .entry((name, &pod.labels))
             .or_insert_with(|| namespace.matching(&pod.labels));
@@ -73,8 +74,6 @@ pub(super) fn compile<'a>(
             .entry(number)
             .or_insert_with(|| Arc::new(identity));
     }
-    addresses::<Addr4>(compiler, pods, &identities);
-    addresses::<Addr6>(compiler, pods, &identities);
     identities
 }
 
@@ -103,8 +102,12 @@ fn describe(pod: &Pod) -> String {
     )
 }
 
-fn addresses<A: Family>(compiler: &mut Compiler<'_>, pods: &Pods<'_>, identities: &Identities<'_>) {
-    let snapshot = compiler.snapshot;
+/// One family's identity map.
+pub(super) fn table<A: Family>(
+    snapshot: &Snapshot,
+    pods: &Pods<'_>,
+    identities: &Identities<'_>,
+) -> BTreeMap<A, IdentityVal> {
     // Of two devices with one address, the newer has it.
     let mut devices = BTreeMap::new();
     for interface in snapshot.interfaces.values() {
@@ -115,14 +118,15 @@ fn addresses<A: Family>(compiler: &mut Compiler<'_>, pods: &Pods<'_>, identities
                 .map(|&ip| (ip, interface.ifindex)),
         );
     }
-    let table = &mut A::tables_mut(&mut compiler.desired.tables).identities;
+    let mut table = BTreeMap::new();
     for (&ip, pod) in &pods.by_ip {
         let Some(addr) = A::from_ip(ip) else { continue };
+        let identity = identities.of(&pod.key);
         let ifindex = devices.get(&ip).copied().unwrap_or(0);
         table.insert(
             addr,
             IdentityVal {
-                identity: identities.of(&pod.key),
+                identity,
                 ifindex,
                 flags: identity_flags::POD,
             },
@@ -151,6 +155,7 @@ fn addresses<A: Family>(compiler: &mut Compiler<'_>, pods: &Pods<'_>, identities
             },
         );
     }
+    table
 }
 
 /// Active selectors by the namespaces that they reach.

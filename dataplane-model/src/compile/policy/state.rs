@@ -1,10 +1,13 @@
 //! What numbers of rulesets, identities and sets mean, and the rows that follow.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use dataplane_common::abi::{RowKey, RowVal, peer, row_flags};
+
+use ipnet::IpNet;
 
 use super::Fingerprint;
 use crate::ids::fingerprint;
@@ -16,6 +19,7 @@ pub struct PolicyState {
     pub(super) rulesets: BTreeMap<u32, Arc<Ruleset>>,
     pub(super) identities: BTreeMap<u32, Arc<Identity>>,
     pub(super) sets: BTreeMap<u32, Arc<CidrSet>>,
+    pub(super) blocks: BTreeMap<Fingerprint, Block>,
     pub(super) active: Arc<Active>,
 }
 
@@ -70,6 +74,23 @@ pub(super) struct CidrSet {
     pub(super) blocks: Vec<Fingerprint>,
 }
 
+/// A block of addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Block {
+    pub(super) cidr: IpNet,
+    pub(super) except: Vec<IpNet>,
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cidr.fmt(f)?;
+        for (index, except) in self.except.iter().enumerate() {
+            write!(f, "{}{except}", if index == 0 { " except " } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
 impl Active {
     /// Adds a selector of a policy in `namespace`.
     pub(super) fn insert(&mut self, namespace: &Text, scope: &NamespaceScope, pods: &Selector) {
@@ -112,16 +133,21 @@ impl PolicyState {
 
     /// Everything of both.
     pub(super) fn joined(&self, other: &PolicyState) -> PolicyState {
-        fn join<T>(a: &BTreeMap<u32, Arc<T>>, b: &BTreeMap<u32, Arc<T>>) -> BTreeMap<u32, Arc<T>> {
-            let mut joined = b.clone();
-            joined.extend(a.iter().map(|(&number, content)| (number, content.clone())));
-            joined
+        fn join<K: Ord + Copy, T: Clone>(a: &BTreeMap<K, T>, b: &BTreeMap<K, T>) -> BTreeMap<K, T> {
+            a.iter()
+                .chain(b)
+                .map(|(&key, value)| (key, value.clone()))
+                .collect()
         }
         PolicyState {
             rulesets: join(&self.rulesets, &other.rulesets),
             identities: join(&self.identities, &other.identities),
             sets: join(&self.sets, &other.sets),
-            active: self.active.clone(),
+            blocks: join(&self.blocks, &other.blocks),
+            active: Arc::new(Active {
+                selectors: join(&self.active.selectors, &other.active.selectors),
+                names: &self.active.names | &other.active.names,
+            }),
         }
     }
 }
