@@ -1,0 +1,265 @@
+//! The real programs and maps, loaded once for each mode that tests ask for.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, OnceLock},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, RingBuf},
+    programs::SchedClassifier,
+};
+use dataplane_common::{
+    abi::{Abi, Config, FlowEvent, Hook, bytes_of, capacity, config_flags, from_bytes, hook, name},
+    verdict::DropReason,
+};
+
+use crate::{
+    netns,
+    sys::{self, Input},
+};
+
+/// Settings that programs are loaded with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// As by default: same-node traffic is redirected, generous limits.
+    Redirect,
+    /// Same-node traffic goes through the stack, and the pods' egress to their node is policed.
+    Stack,
+    /// Redirecting, with small limits: see the constants of this module.
+    Tight,
+    /// Policies are not enforced.
+    Unpoliced,
+}
+
+/// Ticks per second that programs are told; expiry is tested by changing entries, not by waiting.
+pub const HZ: u32 = 250;
+/// First port for translated sources.
+pub const SNAT_FIRST: u16 = 61_000;
+/// Ports for translated sources in [`Mode::Tight`].
+pub const TIGHT_SNAT_COUNT: u16 = 4;
+/// Half-open flows of one pod in [`Mode::Tight`].
+pub const TIGHT_PER_POD: u32 = 4;
+/// Half-open flows of the node in [`Mode::Tight`].
+pub const TIGHT_TOTAL: u32 = 6;
+/// Entries of a conntrack map in [`Mode::Tight`].
+pub const TIGHT_CONNTRACK: u32 = 64;
+
+const HOOKS: [(Hook, &str); 4] = [
+    (hook::FROM_POD, "from_pod"),
+    (hook::TO_POD, "to_pod"),
+    (hook::FROM_NET, "from_net"),
+    (hook::TO_NET, "to_net"),
+];
+
+/// Loaded programs and their maps.
+pub struct Kernel {
+    ebpf: Ebpf,
+    /// Array elements that were written, to be zeroed.
+    written: BTreeSet<(&'static str, u32)>,
+}
+
+impl Kernel {
+    /// The programs of a mode, with empty maps; the calling thread enters the tests' namespace.
+    pub fn take(mode: Mode) -> MutexGuard<'static, Kernel> {
+        static KERNELS: [OnceLock<Mutex<Kernel>>; 4] = [const { OnceLock::new() }; 4];
+        netns::enter();
+        let kernel = KERNELS[mode as usize].get_or_init(|| Mutex::new(Kernel::load(mode)));
+        // A test that failed leaves nothing but map contents.
+        let mut kernel = kernel.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        kernel.clear();
+        kernel
+    }
+
+    fn load(mode: Mode) -> Kernel {
+        let path = object();
+        let object = fs::read(&path).unwrap_or_else(|error| {
+            panic!("{}: {error}; build it with `cargo xtask build-ebpf`", path.display())
+        });
+        let config = config(mode);
+        let mut loader = EbpfLoader::new();
+        loader.override_global("CONFIG", bytes_of(&config), true);
+        let conntrack = if mode == Mode::Tight { TIGHT_CONNTRACK } else { 16_384 };
+        let small = [
+            (name::CONNTRACK.as_slice(), conntrack),
+            (&name::SERVICES, 1_024),
+            (&name::BACKENDS, 1_024),
+            (&name::AFFINITY, 1_024),
+            (&name::SOCK_REV, 64),
+            (&name::FRAGMENTS, 1_024),
+            (&name::IDENTITIES, 1_024),
+            (&name::CIDRS, 1_024),
+            (&[name::SLOTS, name::CLASSES, name::ROWS, name::RULESETS, name::IDS], 4_096),
+        ];
+        for (maps, entries) in small {
+            for map in maps {
+                loader.map_max_entries(map, entries);
+            }
+        }
+        let mut ebpf = loader.load(&object).expect("the object's maps are created");
+        for (_, program) in HOOKS {
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(program)
+                .unwrap_or_else(|| panic!("no program {program} in {}", path.display()))
+                .try_into()
+                .expect("a classifier");
+            program.load().expect("the verifier takes the program");
+        }
+        Kernel { ebpf, written: BTreeSet::new() }
+    }
+
+    /// Runs a hook's program on a frame: its return code, and the frame as it left it.
+    pub fn run(&self, hook: Hook, frame: &[u8], input: Input) -> (i32, Vec<u8>) {
+        let program: &SchedClassifier = self
+            .ebpf
+            .program(hook::name(hook))
+            .and_then(|program| program.try_into().ok())
+            .expect("loaded above");
+        let fd = program.fd().expect("loaded above").as_fd();
+        sys::test_run(fd, frame, input)
+            .unwrap_or_else(|error| panic!("{} on {frame:02x?}: {error}", hook::name(hook)))
+    }
+
+    /// Reads an element of a map.
+    pub fn read<K: Abi, V: Abi>(&self, map: &str, key: &K) -> Option<V> {
+        let mut value = vec![0; size_of::<V>()];
+        sys::lookup(self.fd(map), bytes_of(key), &mut value)
+            .expect("a lookup of the map's own sizes")
+            .then(|| from_bytes(&value).expect("the value's size"))
+    }
+
+    /// Writes an element of a hash or trie.
+    pub fn write<K: Abi, V: Abi>(&self, map: &str, key: &K, value: &V) {
+        sys::update(self.fd(map), bytes_of(key), bytes_of(value))
+            .unwrap_or_else(|error| panic!("writing to {map}: {error}"));
+    }
+
+    /// Writes an element of an array.
+    pub fn write_at<V: Abi>(&mut self, map: &'static str, index: u32, value: &V) {
+        self.write(map, &index, value);
+        self.written.insert((map, index));
+    }
+
+    /// Removes an element; false if it was not there.
+    pub fn remove<K: Abi>(&self, map: &str, key: &K) -> bool {
+        sys::delete(self.fd(map), bytes_of(key)).expect("a removal of the map's own size")
+    }
+
+    /// All keys of a map.
+    pub fn keys<K: Abi>(&self, map: &str) -> Vec<K> {
+        let mut key = vec![0; size_of::<K>()];
+        let mut keys = Vec::new();
+        let mut more = sys::first_key(self.fd(map), &mut key).expect("a map with keys");
+        while more {
+            keys.push(from_bytes(&key).expect("the key's size"));
+            let after = key.clone();
+            more = sys::next_key(self.fd(map), &after, &mut key).expect("a map with keys");
+        }
+        keys
+    }
+
+    /// Packets dropped so far, by reason.
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
+        let cpus = aya::util::nr_cpus().expect("the number of CPUs");
+        let mut counts = vec![0; cpus * 8];
+        let mut read = |reason: DropReason| {
+            sys::lookup(self.fd(name::DROPS), bytes_of(&(reason as u32)), &mut counts)
+                .expect("a counter for each reason");
+            let words = counts.chunks_exact(8).map(|word| from_bytes::<u64>(word).unwrap_or(0));
+            (reason, words.sum())
+        };
+        DropReason::ALL.iter().map(|&reason| read(reason)).collect()
+    }
+
+    /// Takes the flow events out of the ring.
+    pub fn events(&mut self) -> Vec<FlowEvent> {
+        let map = self.ebpf.map_mut(name::EVENTS).expect("a map of the object");
+        let mut ring = RingBuf::try_from(map).expect("a ring");
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            events.push(from_bytes(&item).expect("an event's size"));
+        }
+        events
+    }
+
+    fn clear(&mut self) {
+        for (map, index) in std::mem::take(&mut self.written) {
+            let size = self.value_size(map);
+            sys::update(self.fd(map), bytes_of(&index), &vec![0; size]).expect("it was written");
+        }
+        let pairs = [
+            name::CONNTRACK,
+            name::SERVICES,
+            name::AFFINITY,
+            name::FRAGMENTS,
+            name::IDENTITIES,
+            name::CIDRS,
+        ];
+        for map in pairs.as_flattened().iter().chain([&name::ROWS, &name::SUBJECTS_OVERFLOW]) {
+            let mut key = vec![0; self.key_size(map)];
+            while sys::first_key(self.fd(map), &mut key).expect("a map with keys") {
+                sys::delete(self.fd(map), &key).expect("a key of the map");
+            }
+        }
+        for place in (netns::UPLINK..netns::UPLINK + 16).chain([capacity::HALF_OPEN - 1]) {
+            self.write(name::HALF_OPEN, &place, &0u32);
+        }
+        self.events();
+    }
+
+    fn map(&self, name: &str) -> &aya::maps::MapData {
+        match self.ebpf.map(name) {
+            Some(
+                Map::Array(data)
+                | Map::HashMap(data)
+                | Map::LruHashMap(data)
+                | Map::LpmTrie(data)
+                | Map::PerCpuArray(data),
+            ) => data,
+            _ => panic!("the object has no map {name} of a kind that is used here"),
+        }
+    }
+
+    fn fd(&self, name: &str) -> std::os::fd::BorrowedFd<'_> {
+        self.map(name).fd().as_fd()
+    }
+
+    fn key_size(&self, name: &str) -> usize {
+        self.map(name).info().expect("a map's description").key_size() as usize
+    }
+
+    fn value_size(&self, name: &str) -> usize {
+        self.map(name).info().expect("a map's description").value_size() as usize
+    }
+}
+
+fn object() -> PathBuf {
+    env::var_os("SLUICE_BPF_OBJECT").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/sluice-ebpf")),
+        PathBuf::from,
+    )
+}
+
+fn config(mode: Mode) -> Config {
+    use config_flags::{CSUM_IPV6, POLICE_NODE_EGRESS, POLICY, REDIRECT, SERVICES};
+    let tight = mode == Mode::Tight;
+    let flags = match mode {
+        Mode::Redirect | Mode::Tight => REDIRECT | POLICY,
+        Mode::Stack => POLICY | POLICE_NODE_EGRESS,
+        Mode::Unpoliced => REDIRECT,
+    };
+    Config {
+        netns_cookie: 0,
+        flags: flags | SERVICES | CSUM_IPV6,
+        hz: HZ,
+        snat_first: SNAT_FIRST,
+        snat_count: if tight { TIGHT_SNAT_COUNT } else { 4_000 },
+        half_open_per_pod: if tight { TIGHT_PER_POD } else { 0 },
+        half_open_total: if tight { TIGHT_TOTAL } else { 0 },
+        reserved: 0,
+    }
+}

@@ -1,0 +1,508 @@
+//! A small world for the programs: hosts by name in either family, and what is told of them.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::MutexGuard,
+};
+
+use dataplane_common::{
+    abi::{
+        Abi, Addr4, Addr6, AffinityKey, AffinityVal, CtKey, CtVal, IdentityVal, Port, Subject, capacity, identity_flags, name,
+        subject_flags, subject_state,
+    },
+    net::{proto, tcp_flags},
+};
+
+use crate::{
+    frame::{Body, Frame, Mac, Tcp},
+    kernel::{HZ, Kernel, Mode},
+    netns::{PODS, UPLINK},
+    service::Known,
+};
+
+/// An address family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Somebody with an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Host {
+    /// A pod of this node.
+    Pod(u8),
+    /// A pod of another node.
+    Remote(u8),
+    /// Nobody that is known.
+    Outside(u8),
+    /// This node.
+    Node,
+    /// Another node.
+    OtherNode,
+    /// A Service's address.
+    Vip(u8),
+}
+
+/// The pod that asks.
+pub const CLIENT: Host = Host::Pod(1);
+/// The pod that answers.
+pub const SERVER: Host = Host::Pod(2);
+/// One more pod.
+pub const THIRD: Host = Host::Pod(3);
+/// A pod of another node.
+pub const REMOTE: Host = Host::Remote(1);
+/// A client outside.
+pub const OUTSIDE: Host = Host::Outside(7);
+/// A Service's address.
+pub const VIP: Host = Host::Vip(10);
+
+/// A host and a port.
+pub type End = (Host, u16);
+
+/// TCP's first packet.
+pub const SYN: u8 = tcp_flags::SYN;
+/// Its answer.
+pub const SYN_ACK: u8 = tcp_flags::SYN | tcp_flags::ACK;
+/// A packet amid a connection.
+pub const ACK: u8 = tcp_flags::ACK;
+/// One end's last.
+pub const FIN: u8 = tcp_flags::FIN | tcp_flags::ACK;
+/// A reset.
+pub const RST: u8 = tcp_flags::RST;
+
+/// Loaded programs, and what their maps say.
+pub struct World {
+    /// Programs and maps.
+    pub kernel: MutexGuard<'static, Kernel>,
+    /// The family of all addresses.
+    pub family: Family,
+    /// Services so far.
+    pub(crate) known: Known,
+    /// Rulesets so far.
+    pub(crate) rulesets: u32,
+    /// Port bounds so far.
+    pub(crate) bounds: u32,
+    pods: BTreeMap<Host, Subject>,
+    epoch: u32,
+}
+
+impl World {
+    /// A node whose pods are all managed, may be redirected to, and are not isolated.
+    pub fn new(mode: Mode, family: Family) -> World {
+        let mut world = World {
+            kernel: Kernel::take(mode),
+            family,
+            known: Known::default(),
+            rulesets: 0,
+            bounds: 0,
+            pods: BTreeMap::new(),
+            epoch: 0,
+        };
+        for number in 1..=PODS as u8 {
+            let pod = Host::Pod(number);
+            world.set_identity(pod, identity_of(pod), ifindex(pod), identity_flags::POD);
+            world.change_pod(pod, |_| {});
+            let remote = Host::Remote(number);
+            world.set_identity(remote, identity_of(remote), 0, identity_flags::POD);
+        }
+        world.set_identity(Host::Node, identity_of(Host::Node), 0, identity_flags::NODE);
+        let other = identity_flags::REMOTE_NODE;
+        world.set_identity(Host::OtherNode, identity_of(Host::OtherNode), 0, other);
+        world.next_epoch();
+        world
+    }
+
+    /// A host's address.
+    pub fn ip(&self, host: Host) -> IpAddr {
+        let (net4, net6, number) = match host {
+            Host::Pod(n) => ([10, 1, 0], [0xfd00, 1, 0], n),
+            Host::Remote(n) => ([10, 2, 0], [0xfd00, 2, 0], n),
+            Host::Outside(n) => ([198, 51, 100], [0x2001, 0xdb8, 0], n),
+            Host::Node => ([192, 0, 2], [0xfd00, 0xf, 0], 1),
+            Host::OtherNode => ([192, 0, 2], [0xfd00, 0xf, 0], 2),
+            Host::Vip(n) => ([10, 96, 0], [0xfd00, 0x60, 0], n),
+        };
+        let ([a, b, c], [x, y, z]) = (net4, net6);
+        match self.family {
+            Family::V4 => Ipv4Addr::new(a, b, c, number).into(),
+            Family::V6 => Ipv6Addr::new(x, y, z, 0, 0, 0, 0, u16::from(number)).into(),
+        }
+    }
+
+    /// The family's ICMP.
+    pub fn icmp(&self) -> u8 {
+        match self.family {
+            Family::V4 => proto::ICMP,
+            Family::V6 => proto::ICMPV6,
+        }
+    }
+
+    /// The map of a pair that is this family's.
+    pub fn of(&self, pair: [&'static str; 2]) -> &'static str {
+        pair[self.family as usize]
+    }
+
+    /// Changes what is known of a pod's device.
+    pub fn change_pod(&mut self, pod: Host, change: impl FnOnce(&mut Subject)) {
+        let own = Family::V4;
+        let mut subject = self.pods.get(&pod).copied().unwrap_or_else(|| Subject {
+            addr4: addr4(World::address(own, pod)),
+            addr6: addr6(World::address(Family::V6, pod)),
+            ifindex: ifindex(pod),
+            state: subject_state::MANAGED,
+            flags: subject_flags::REDIRECT,
+            identity: identity_of(pod),
+            mac: mac(pod),
+            host_mac: host_mac(pod),
+            ..Subject::default()
+        });
+        change(&mut subject);
+        self.pods.insert(pod, subject);
+        self.kernel.write_at(name::SUBJECTS, ifindex(pod), &subject);
+    }
+
+    /// Says what a host's address is.
+    pub fn set_identity(&mut self, host: Host, identity: u32, ifindex: u32, flags: u32) {
+        let value = IdentityVal { identity, ifindex, flags };
+        self.with_addr(name::IDENTITIES, host, |kernel, map, addr| match addr {
+            Ok(addr) => kernel.write(map, &addr, &value),
+            Err(addr) => kernel.write(map, &addr, &value),
+        });
+    }
+
+    /// Forgets what a host's address is.
+    pub fn forget_identity(&mut self, host: Host) {
+        self.with_addr(name::IDENTITIES, host, |kernel, map, addr| match addr {
+            Ok(addr) => assert!(kernel.remove(map, &addr)),
+            Err(addr) => assert!(kernel.remove(map, &addr)),
+        });
+    }
+
+    /// Begins a new policy epoch.
+    pub fn next_epoch(&mut self) {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        self.kernel.write_at(name::EPOCH, 0, &epoch);
+    }
+
+    /// The flow under a tuple.
+    pub fn flow(&self, proto: u8, one: End, other: End) -> Option<CtVal<IpAddr>> {
+        self.flow_in(0, proto, one, other)
+    }
+
+    /// The flow under a tuple, in a layer.
+    pub fn flow_in(&self, layer: u8, proto: u8, one: End, other: End) -> Option<CtVal<IpAddr>> {
+        let (one, other) = (self.end(one), self.end(other));
+        let map = self.of(name::CONNTRACK);
+        match self.family {
+            Family::V4 => {
+                let key = key(layer, proto, one, other, addr4);
+                self.kernel.read(map, &key).map(|val: CtVal<Addr4>| {
+                    with_addresses(&val, |addr| Ipv4Addr::from(addr).into())
+                })
+            }
+            Family::V6 => {
+                let key = key(layer, proto, one, other, addr6);
+                self.kernel.read(map, &key).map(|val: CtVal<Addr6>| {
+                    with_addresses(&val, |addr| Ipv6Addr::from(addr).into())
+                })
+            }
+        }
+    }
+
+    /// Changes the flow under a tuple.
+    pub fn change_flow(
+        &self,
+        proto: u8,
+        one: End,
+        other: End,
+        change: impl FnOnce(&mut CtVal<IpAddr>),
+    ) {
+        let mut val = self.flow(proto, one, other).expect("a flow to change");
+        change(&mut val);
+        let (one, other) = (self.end(one), self.end(other));
+        let map = self.of(name::CONNTRACK);
+        match self.family {
+            Family::V4 => {
+                let key = key(0, proto, one, other, addr4);
+                self.kernel.write(map, &key, &with_addresses(&val, addr4));
+            }
+            Family::V6 => {
+                let key = key(0, proto, one, other, addr6);
+                self.kernel.write(map, &key, &with_addresses(&val, addr6));
+            }
+        }
+    }
+
+    /// Lets a flow stand idle for some seconds.
+    pub fn age(&self, proto: u8, one: End, other: End, secs: u32) {
+        self.change_flow(proto, one, other, |flow| {
+            flow.last_seen = flow.last_seen.wrapping_sub(secs * HZ);
+        });
+    }
+
+    /// Lets a client's affinity to a Service port stand unused for some seconds.
+    pub fn age_affinity(&self, client: Host, service_port: u32, secs: u32) {
+        let map = self.of(name::AFFINITY);
+        let older = |val: AffinityVal| AffinityVal {
+            last_used: val.last_used.wrapping_sub(secs * HZ),
+            ..val
+        };
+        match self.family {
+            Family::V4 => {
+                let key = AffinityKey { client: addr4(self.ip(client)), service_port, reserved: 0 };
+                let val = self.kernel.read(map, &key).expect("an affinity");
+                self.kernel.write(map, &key, &older(val));
+            }
+            Family::V6 => {
+                let key = AffinityKey { client: addr6(self.ip(client)), service_port, reserved: 0 };
+                let val = self.kernel.read(map, &key).expect("an affinity");
+                self.kernel.write(map, &key, &older(val));
+            }
+        }
+    }
+
+    /// How many entries the family's conntrack has.
+    pub fn flows(&self) -> usize {
+        let map = self.of(name::CONNTRACK);
+        match self.family {
+            Family::V4 => self.kernel.keys::<CtKey<Addr4>>(map).len(),
+            Family::V6 => self.kernel.keys::<CtKey<Addr6>>(map).len(),
+        }
+    }
+
+    /// The half-open flows that are counted for a device.
+    pub fn half_open(&self, ifindex: u32) -> u32 {
+        self.kernel.read(name::HALF_OPEN, &ifindex).expect("an array's element")
+    }
+
+    /// The half-open flows that are counted for the node.
+    pub fn half_open_total(&self) -> u32 {
+        self.half_open(capacity::HALF_OPEN - 1)
+    }
+
+    /// A frame as its sender's device gives it to the node.
+    pub fn frame(&self, src: Host, dst: Host, body: Body) -> Frame {
+        Frame {
+            to: host_mac(src),
+            from: mac(src),
+            src: self.ip(src),
+            dst: self.ip(dst),
+            ttl: 64,
+            options: vec![],
+            extensions: vec![],
+            fragment: None,
+            body,
+        }
+    }
+
+    /// A TCP segment. A SYN has no data.
+    pub fn tcp(&self, flags: u8, src: End, dst: End) -> Frame {
+        let data = if flags & (SYN | FIN | RST) & !ACK == 0 { b"data".to_vec() } else { vec![] };
+        let tcp = Tcp { src: src.1, dst: dst.1, seq: 1000, ack: 2000, flags, data };
+        self.frame(src.0, dst.0, Body::Tcp(tcp))
+    }
+
+    /// A UDP datagram.
+    pub fn udp(&self, src: End, dst: End) -> Frame {
+        let data = b"datagram of some octets".to_vec();
+        self.frame(src.0, dst.0, Body::Udp { src: src.1, dst: dst.1, data, summed: true })
+    }
+
+    /// A packet that may begin a flow: a SYN, a datagram, an SCTP INIT.
+    pub fn first(&self, proto: u8, src: End, dst: End) -> Frame {
+        match proto {
+            proto::TCP => self.tcp(SYN, src, dst),
+            proto::UDP => self.udp(src, dst),
+            _ => {
+                let mut data = [src.1.to_be_bytes(), dst.1.to_be_bytes()].concat();
+                data.extend([0; 24]);
+                self.frame(src.0, dst.0, Body::Other { proto, data })
+            }
+        }
+    }
+
+    /// The first answer to [`first`](Self::first).
+    pub fn answer(&self, proto: u8, src: End, dst: End) -> Frame {
+        match proto {
+            proto::TCP => self.tcp(SYN_ACK, src, dst),
+            _ => self.first(proto, src, dst),
+        }
+    }
+
+    /// An echo request or reply.
+    pub fn echo(&self, reply: bool, src: Host, dst: Host, id: u16) -> Frame {
+        let kind = match (self.family, reply) {
+            (Family::V4, false) => 8,
+            (Family::V4, true) => 0,
+            (Family::V6, false) => 128,
+            (Family::V6, true) => 129,
+        };
+        let info = u32::from(id) << 16 | 1;
+        self.frame(src, dst, Body::Icmp { kind, code: 0, info, data: vec![7; 32] })
+    }
+
+    /// The same frame with other ends.
+    pub fn between(&self, frame: &Frame, src: End, dst: End) -> Frame {
+        let mut out = Frame { src: self.ip(src.0), dst: self.ip(dst.0), ..frame.clone() };
+        match &mut out.body {
+            Body::Tcp(tcp) => (tcp.src, tcp.dst) = (src.1, dst.1),
+            Body::Udp { src: from, dst: to, .. } => (*from, *to) = (src.1, dst.1),
+            Body::Other { data, .. } => {
+                data[..2].copy_from_slice(&src.1.to_be_bytes());
+                data[2..4].copy_from_slice(&dst.1.to_be_bytes());
+            }
+            Body::Icmp { .. } => {}
+        }
+        out
+    }
+
+    /// The reset that answers a segment.
+    pub fn reset_of(&self, frame: &Frame, seq: u32, ack: u32, flags: u8) -> Frame {
+        let Body::Tcp(tcp) = &frame.body else {
+            panic!("no TCP: {frame:?}");
+        };
+        let reset = Tcp { src: tcp.dst, dst: tcp.src, seq, ack, flags, data: vec![] };
+        Frame { src: frame.dst, dst: frame.src, body: Body::Tcp(reset), ..frame.clone() }.turned()
+    }
+
+    fn end(&self, (host, port): End) -> (IpAddr, Port) {
+        (self.ip(host), Port::new(port))
+    }
+
+    fn address(family: Family, host: Host) -> IpAddr {
+        match (family, host) {
+            (Family::V4, Host::Pod(n)) => Ipv4Addr::new(10, 1, 0, n).into(),
+            (Family::V6, Host::Pod(n)) => Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, n.into()).into(),
+            _ => panic!("only pods have both addresses in one record"),
+        }
+    }
+
+    fn with_addr(
+        &mut self,
+        pair: [&'static str; 2],
+        host: Host,
+        act: impl FnOnce(&Kernel, &str, Result<Addr4, Addr6>),
+    ) {
+        let addr = match self.family {
+            Family::V4 => Ok(addr4(self.ip(host))),
+            Family::V6 => Err(addr6(self.ip(host))),
+        };
+        act(&self.kernel, self.of(pair), addr);
+    }
+}
+
+impl Frame {
+    /// The frame as it is handed to a pod.
+    pub fn for_pod(mut self, pod: Host) -> Frame {
+        (self.to, self.from) = (mac(pod), host_mac(pod));
+        self
+    }
+
+    /// The frame as a pod sends it.
+    pub fn of_pod(mut self, pod: Host) -> Frame {
+        (self.to, self.from) = (host_mac(pod), mac(pod));
+        self
+    }
+
+    /// The frame on its way back.
+    pub fn turned(mut self) -> Frame {
+        (self.to, self.from) = (self.from, self.to);
+        self
+    }
+
+    /// The frame after a router has forwarded it.
+    pub fn routed(mut self) -> Frame {
+        self.ttl -= 1;
+        self
+    }
+}
+
+/// The host-side device of a pod.
+pub fn ifindex(pod: Host) -> u32 {
+    match pod {
+        Host::Pod(number) => UPLINK + u32::from(number),
+        _ => panic!("{pod:?} has no device on this node"),
+    }
+}
+
+/// The identity that policy knows a host by.
+pub fn identity_of(host: Host) -> u32 {
+    match host {
+        Host::Pod(number) => 1000 + u32::from(number),
+        Host::Remote(number) => 2000 + u32::from(number),
+        Host::Node => 1,
+        Host::OtherNode => 2,
+        Host::Outside(_) | Host::Vip(_) => 0,
+    }
+}
+
+/// IPv4 as the maps have it.
+pub fn addr4(ip: IpAddr) -> Addr4 {
+    match ip {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => panic!("{ip} is not IPv4"),
+    }
+}
+
+/// IPv6 as the maps have it.
+pub fn addr6(ip: IpAddr) -> Addr6 {
+    match ip {
+        IpAddr::V6(ip) => ip.into(),
+        IpAddr::V4(ip) => panic!("{ip} is not IPv6"),
+    }
+}
+
+fn mac(host: Host) -> Mac {
+    match host {
+        Host::Pod(number) => [0x0a, 0, 0, 0, 1, number],
+        _ => [0x0a, 0, 0, 0, 9, 1],
+    }
+}
+
+fn host_mac(host: Host) -> Mac {
+    match host {
+        Host::Pod(number) => [0x0a, 0, 0, 0, 2, number],
+        _ => [0x0a, 0, 0, 0, 9, 2],
+    }
+}
+
+fn key<A: dataplane_common::abi::Address>(
+    layer: u8,
+    proto: u8,
+    one: (IpAddr, Port),
+    other: (IpAddr, Port),
+    addr: impl Fn(IpAddr) -> A,
+) -> CtKey<A>
+where
+    CtKey<A>: Abi,
+{
+    let (key, _) = CtKey::sorted(addr(one.0), addr(other.0), one.1, other.1, proto);
+    CtKey { layer, ..key }
+}
+
+fn with_addresses<A: Copy, B>(val: &CtVal<A>, convert: impl Fn(A) -> B) -> CtVal<B> {
+    CtVal {
+        nat_dst: convert(val.nat_dst),
+        nat_src: convert(val.nat_src),
+        nat_dst_port: val.nat_dst_port,
+        nat_src_port: val.nat_src_port,
+        flags: val.flags,
+        state: val.state,
+        denied: val.denied,
+        epoch: val.epoch,
+        last_seen: val.last_seen,
+        frontend: val.frontend,
+        backend: val.backend,
+        generation: val.generation,
+        initiator_ifindex: val.initiator_ifindex,
+        responder_ifindex: val.responder_ifindex,
+        egress_rule: val.egress_rule,
+        ingress_rule: val.ingress_rule,
+        reserved2: val.reserved2,
+    }
+}
