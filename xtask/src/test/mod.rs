@@ -147,11 +147,16 @@ impl Plan {
                 code.args(["--test", &target.name]);
             }
             code.arg("--").args(level.selection(filter));
-            let mut documents = cargo();
-            documents
-                .args(["--doc", "--"])
-                .args(level.selection(filter));
-            return Ok(vec![code, documents]);
+            let mut commands = vec![code];
+            // Examples in comments are in no module of properties.
+            if level == Level::Unit {
+                let mut documents = cargo();
+                documents
+                    .args(["--doc", "--"])
+                    .args(level.selection(filter));
+                commands.push(documents);
+            }
+            return Ok(commands);
         };
         let is_there =
             |target: &Target| target.package == level::PACKAGE && target.name == level.name();
