@@ -59,6 +59,7 @@ pub(super) fn cluster_ip(scenario: &mut Scenario) -> Result<()> {
 /// A pod whose readiness probe fails, and then does not.
 pub(super) fn readiness(scenario: &mut Scenario) -> Result<()> {
     const NAME: &str = "user-service-slow";
+    scenario.await_answers(USER_SERVICE, 80)?;
     let server = ServerSpec {
         tcp: vec![8080],
         not_ready: true,

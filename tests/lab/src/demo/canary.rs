@@ -92,11 +92,7 @@ pub(super) fn by_weight(scenario: &mut Scenario) -> Result<()> {
 fn await_share(scenario: &Scenario, share: f64) -> Result<()> {
     let what = format!("a share near {share}");
     wait::until(PATIENCE, &what, || {
-        let spec = LoadSpec {
-            limit: Some(50),
-            ..LoadSpec::new(targets(USER_SERVICE, 80))
-        };
-        let seen = Load::run(&scenario.client(1), spec).share("canary");
+        let seen = scenario.sample(&scenario.client(1), 50).share("canary");
         // Every other weight in the demo is at least twice as far away.
         if (seen - share).abs() < 0.2 {
             Ok(())

@@ -16,6 +16,7 @@ const RATE: u32 = 400;
 /// What is under way at the server is lost, and so are connections it is given until then: nothing
 /// but another attempt of the client could save those. All that begin after are to succeed.
 pub(super) fn killed_backend(scenario: &mut Scenario) -> Result<()> {
+    scenario.await_answers(USER_SERVICE, 80)?;
     let to = targets(USER_SERVICE, 80);
     let victims = scenario.plane.pods_of("user-service-canary");
     let victim = victims.first().context("no canary to kill")?.clone();
@@ -54,6 +55,7 @@ pub(super) fn killed_backend(scenario: &mut Scenario) -> Result<()> {
 
 /// An agent is killed under load and started again: its programs go on by themselves.
 pub(super) fn killed_agent(scenario: &mut Scenario) -> Result<()> {
+    scenario.await_answers(USER_SERVICE, 80)?;
     let to = targets(USER_SERVICE, 80);
     let spec = LoadSpec {
         rate: Some(300),

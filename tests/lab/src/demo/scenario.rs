@@ -158,14 +158,9 @@ impl Scenario {
 
     /// Waits until new connections from a client are answered by these versions only, and by each.
     pub fn await_versions(&self, versions: &[&str]) -> Result<()> {
-        let to = targets(USER_SERVICE, 80);
         let what = format!("user-service to answer as {versions:?}");
         wait::until(PATIENCE, &what, || {
-            let spec = LoadSpec {
-                limit: Some(40),
-                ..LoadSpec::new(to)
-            };
-            let tally = Load::run(&self.client(1), spec);
+            let tally = self.sample(&self.client(1), 40);
             let seen: Vec<&str> = tally.by_version.keys().map(String::as_str).collect();
             let all = seen.len() == versions.len() && versions.iter().all(|v| seen.contains(v));
             if all && tally.failures() == 0 {
@@ -174,6 +169,19 @@ impl Scenario {
                 Err(format!("it was {seen:?}"))
             }
         })
+    }
+
+    /// A few connections to user-service, to see whether a change is in force.
+    pub fn sample(&self, netns: &Arc<Netns>, count: u64) -> Tally {
+        let spec = LoadSpec::new(targets(USER_SERVICE, 80));
+        Load::run(
+            netns,
+            LoadSpec {
+                limit: Some(count),
+                timeout: REQUEST / 10,
+                ..spec
+            },
+        )
     }
 
     /// Lets the lab stay and says how to look around in it.

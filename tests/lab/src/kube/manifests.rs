@@ -95,6 +95,7 @@ pub fn to_yaml(objects: &[Value]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kube::Deployment;
     use crate::kube::objects::{PodManifest, ServiceManifest};
 
     #[test]
@@ -111,5 +112,36 @@ mod tests {
             text.contains("\nmetadata:\n"),
             "block style, to be read: {text}"
         );
+    }
+
+    #[test]
+    fn every_example_is_complete() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        let index = fs::read_to_string(dir.join("README.md")).unwrap();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            if !name.ends_with(".yaml") {
+                continue;
+            }
+            assert!(
+                index.contains(&format!("({name})")),
+                "README.md does not name {name}"
+            );
+            let objects = from_yaml(&fs::read_to_string(entry.path()).unwrap()).unwrap();
+            assert!(!objects.is_empty(), "{name} is empty");
+            for object in &objects {
+                if object["kind"] == "Deployment" {
+                    let deployment = Deployment::parse(object).unwrap();
+                    let selector = &object["spec"]["selector"]["matchLabels"];
+                    assert_eq!(*selector, serde_json::json!(deployment.labels), "{name}");
+                } else if object["kind"] == "Service" {
+                    let spec = &object["spec"];
+                    assert_eq!(spec["clusterIP"], spec["clusterIPs"][0], "{name}");
+                }
+            }
+            names.push(name);
+        }
+        assert!(names.len() >= 10, "{names:?}");
     }
 }

@@ -106,7 +106,7 @@ impl Drop for Process {
 }
 
 /// `$SLUICE_LAB_BIN`, or this program when it is `sluice-lab`.
-fn lab_program() -> Result<PathBuf> {
+pub(crate) fn lab_program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("SLUICE_LAB_BIN") {
         return Ok(path.into());
     }

@@ -24,9 +24,9 @@ const DATAGRAM: usize = 9000;
 /// What a server is and where it listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerSpec {
-    /// The name it answers with.
+    /// The name it answers with, one word; empty: `-`.
     pub name: String,
-    /// The version it answers with.
+    /// The version it answers with, one word; empty: `-`.
     pub version: String,
     /// Ports it serves HTTP on, in both families.
     pub tcp: Vec<u16>,
@@ -144,7 +144,9 @@ impl Shared {
 
     fn who(&self, peer: SocketAddr) -> String {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        format!("{} {} {peer}\n", self.spec.name, self.spec.version)
+        let or_dash = |word: &str| if word.is_empty() { "-" } else { word }.to_owned();
+        let (name, version) = (or_dash(&self.spec.name), or_dash(&self.spec.version));
+        format!("{name} {version} {peer}\n")
     }
 }
 
