@@ -172,11 +172,11 @@ fn unopened<F: Family, C: Ctx, const HOOK: u32>(
     let Some(reason) = DropReason::from_code(code) else {
         return Err(DropReason::Internal);
     };
-    if opened & outcome::REFUSE != 0 {
-        observe::count_drop(reason);
-        return reject::refuse::<F, C>(ctx, packet, HOOK);
+    if opened & outcome::REFUSE == 0 || reject::refuse::<F, C>(ctx, packet, HOOK).is_err() {
+        return Err(reason);
     }
-    Err(reason)
+    observe::count_drop(reason);
+    Ok(Action::Redirect)
 }
 
 /// Translates and forwards, as the hook's place on the flow's way asks for: a request is rewritten
@@ -217,7 +217,11 @@ fn rewrites<const HOOK: u32>(flags: u16, forward: bool) -> bool {
 /// True for a packet from outside that a pod of this node would have sent.
 #[inline(always)]
 fn is_forged<A>(entry: &CtVal<A>, forward: bool) -> bool {
-    forward && entry.initiator_ifindex != 0 && entry.flags & ct_flags::OUTSIDE == 0
+    if forward {
+        entry.initiator_ifindex != 0 && entry.flags & ct_flags::OUTSIDE == 0
+    } else {
+        entry.responder_ifindex != 0
+    }
 }
 
 /// Sends a packet of a flow on, towards the end it is addressed to.

@@ -252,7 +252,17 @@ fn answered<A>(entry: &mut CtVal<A>) {
     let half_open = entry.flags & ct_flags::HALF_OPEN != 0;
     entry.flags = (entry.flags | ct_flags::REPLIED) & !ct_flags::HALF_OPEN;
     if half_open {
-        count_half_open(entry.initiator_ifindex, u32::MAX);
+        forget_open(counted_device(entry));
+    }
+}
+
+/// The device whose half-open count a flow is in; 0 for flows from outside, which no pod began.
+#[inline(always)]
+pub fn counted_device<A>(entry: &CtVal<A>) -> u32 {
+    if entry.flags & ct_flags::OUTSIDE != 0 {
+        0
+    } else {
+        entry.initiator_ifindex
     }
 }
 

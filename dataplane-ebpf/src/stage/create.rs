@@ -6,8 +6,8 @@
 
 use dataplane_common::{
     abi::{
-        Address, CtKey, CtVal, Port, Subject, backend_flags, config_flags, ct_flags, hook, scope,
-        service_flags, subject_flags,
+        Address, CtKey, CtVal, Port, Subject, backend_flags, config_flags, ct_flags, hook,
+        identity_flags, scope, service_flags, subject_flags,
     },
     decide::conntrack::{State, is_expired, timeout_secs},
     net::{proto, tcp_flags},
@@ -140,6 +140,9 @@ fn dial_frontend<F: Family>() -> u32 {
     let Some(scratch) = F::scratch() else {
         return DropReason::Internal as u32;
     };
+    if is_spoofed_from_outside::<F>(scratch) {
+        return DropReason::OutsideSpoofed as u32;
+    }
     let frontend = match choose::<F>(&scratch.packet, &scratch.origin, &mut scratch.choice) {
         Ok(frontend) => frontend,
         Err(reason) => return refusal(&scratch.origin, reason),
@@ -147,8 +150,6 @@ fn dial_frontend<F: Family>() -> u32 {
     scratch.val.frontend = frontend;
     if frontend != 0 || opens_direct(&scratch.origin) {
         0
-    } else if is_spoofed_from_outside::<F>(scratch) {
-        DropReason::OutsideSpoofed as u32
     } else {
         outcome::NOT_OURS
     }
@@ -212,10 +213,14 @@ fn opens_direct(origin: &Origin) -> bool {
     origin.hook == hook::FROM_POD as u32 || origin.hook == hook::TO_POD as u32
 }
 
+/// True for a packet from outside whose source is a pod of this node, or the node itself.
 #[inline(always)]
 fn is_spoofed_from_outside<F: Family>(scratch: &Scratch<F::Addr>) -> bool {
-    scratch.origin.hook == hook::FROM_NET as u32
-        && subject::identity::<F>(&scratch.packet.src).ifindex != 0
+    if scratch.origin.hook != hook::FROM_NET as u32 {
+        return false;
+    }
+    let source = subject::identity::<F>(&scratch.packet.src);
+    source.ifindex != 0 || source.flags & identity_flags::NODE != 0
 }
 
 #[inline(always)]
@@ -381,9 +386,9 @@ fn enter<F: Family>() -> u32 {
         }
         scratch.val.flags |= ct_flags::HALF_OPEN;
     }
-    // A source of ours always gets a port of ours.
+    // A source of ours always gets a port of ours; a pod that is its own backend keeps its own.
     let own_source = scratch.val.flags & ct_flags::SNAT != 0
-        && scratch.tuple.src != scratch.packet.dst
+        && scratch.tuple.dst != scratch.packet.src
         && scratch.packet.kind == Kind::Ports;
     let draw = random();
     let mut attempt = if own_source { BACKEND_TRIES } else { 0 };
@@ -398,7 +403,10 @@ fn enter<F: Family>() -> u32 {
         }
     }
     if entered == 0 {
-        return enter_front::<F>();
+        entered = enter_front::<F>();
+        if entered == 0 {
+            return 0;
+        }
     }
     if half_open {
         conntrack::forget_open(counted);
@@ -504,8 +512,7 @@ fn frees<F: Family>(scratch: &Scratch<F::Addr>) -> bool {
         return false;
     }
     if old.flags & ct_flags::HALF_OPEN != 0 {
-        let outside = old.flags & ct_flags::OUTSIDE != 0;
-        conntrack::forget_open(if outside { 0 } else { old.initiator_ifindex });
+        conntrack::forget_open(conntrack::counted_device(old));
     }
     F::conntrack().delete(&scratch.main);
     true
