@@ -29,6 +29,8 @@ pub struct Desired {
     pub transition: Tables,
     /// What the numbers of rulesets, identities and CIDR sets in `tables` mean.
     pub policy: Arc<PolicyState>,
+    /// The same for `tables` and `transition` together.
+    pub meanwhile: Arc<PolicyState>,
     /// Every source was in sync: what is not here is gone.
     pub complete: bool,
     /// Objects that could not be served as they ask for.

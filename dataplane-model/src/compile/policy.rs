@@ -84,7 +84,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     compiler.desired.policy = Arc::new(state);
     PodPolicies {
         pods: policies,
-        by_ip: by_ip(&pods.local),
+        by_ip: by_ip(&pods.local, &HashSet::new()),
     }
 }
 
@@ -95,6 +95,7 @@ pub(super) fn transition(compiler: &mut Compiler<'_>) {
     let desired = compiler.desired.policy.clone();
     let mut both = desired.joined(&compiler.ids.applied);
     if both == *desired {
+        compiler.desired.meanwhile = desired;
         return;
     }
     if both.blocks != desired.blocks {
@@ -114,6 +115,7 @@ pub(super) fn transition(compiler: &mut Compiler<'_>) {
     let mut between = rows(&both);
     between.retain(|key, _| !compiler.desired.tables.rows.contains_key(key));
     compiler.desired.transition.rows = between;
+    compiler.desired.meanwhile = Arc::new(both);
 }
 
 /// Pods that policies see.
@@ -145,18 +147,21 @@ impl<'a> Pods<'a> {
             .filter(|pod| pod.is_policy_pod())
             .collect();
         let local: Vec<_> = all.iter().copied().filter(|pod| is_local(pod)).collect();
-        let by_ip = by_ip(&all);
+        let here = local.iter().map(|pod| &pod.key).collect();
+        let by_ip = by_ip(&all, &here);
         Self { all, local, by_ip }
     }
 }
 
-/// Pods by address. Of two pods with one address, the one that stays has it.
-fn by_ip<'a>(pods: &[&'a Pod]) -> HashMap<IpAddr, &'a Pod> {
+/// Pods by address. Of two pods with one address, the one that stays has it, then the one of this
+/// node, then the first by name.
+fn by_ip<'a>(pods: &[&'a Pod], local: &HashSet<&ObjectKey>) -> HashMap<IpAddr, &'a Pod> {
+    let rank = |pod: &Pod| (pod.terminating, !local.contains(&pod.key));
     let mut by_ip: HashMap<IpAddr, &Pod> = HashMap::new();
     for &pod in pods {
         for &ip in &pod.ips {
             let owner = by_ip.entry(ip).or_insert(pod);
-            if owner.terminating && !pod.terminating {
+            if rank(pod) < rank(owner) {
                 *owner = pod;
             }
         }

@@ -104,17 +104,12 @@ impl Flow<'_> {
 
     /// The pod that has an address. Pods of the host's network have none of their own.
     fn pod(&self, address: IpAddr) -> Option<&Pod> {
-        let mut pods: Vec<_> = self
-            .snapshot
-            .pods
-            .values()
-            .filter(|pod| pod.ips.contains(&address))
-            .collect();
-        pods.retain(|pod| !pod.terminal && !pod.host_network);
-        pods.iter()
-            .find(|pod| !pod.terminating)
-            .or(pods.first())
-            .copied()
+        let pods = self.snapshot.pods.values();
+        let own =
+            pods.filter(|pod| !pod.terminal && !pod.host_network && pod.ips.contains(&address));
+        // An address that is given on belongs to the pod that stays; else rather to one of this node.
+        let here = |pod: &Pod| pod.node.as_ref() == Some(&self.snapshot.node.name);
+        own.min_by_key(|pod| (pod.terminating, !here(pod)))
     }
 
     fn allows(&self, policy: &NetworkPolicy, rule: &Rule, direction: Direction) -> bool {

@@ -136,14 +136,11 @@ impl Exchange<'_> {
         }
     }
 
-    fn is_held(&self, old: u32, wanted: u32) -> bool {
-        self.holds
-            && old != wanted
-            && old != 0
-            && !self
-                .ids
-                .applied
-                .same_peer(old, &self.desired.policy, wanted)
+    /// True if the pod behind an address with identity `old` may be another than the one that has
+    /// identity `first` meanwhile.
+    fn is_held(&self, old: u32, first: u32) -> bool {
+        let applied = &self.ids.applied;
+        self.holds && old != first && !applied.same_peer(old, &self.desired.meanwhile, first)
     }
 
     /// Phase 1. Returns the known addresses as they are then.
@@ -157,10 +154,10 @@ impl Exchange<'_> {
         };
         let mut present = A::tables(&self.written.tables).identities.clone();
         for (addr, old) in &mut present {
-            let (Some(wanted), Some(first)) = (wanted.get(addr), first.get(addr)) else {
+            let Some(first) = first.get(addr) else {
                 continue;
             };
-            let value = if self.is_held(old.identity, wanted.identity) {
+            let value = if self.is_held(old.identity, first.identity) {
                 IdentityVal {
                     identity: 0,
                     ..*old
