@@ -66,6 +66,21 @@ pub fn clean_cargo_of(cargo: &Path) -> Command {
     })
 }
 
+/// Like [`clean_cargo`], for packages that are not of this workspace, with the compiler that belongs to the running cargo.
+///
+/// Were it left to rustup to choose one, a `rust-toolchain.toml` inside a dependency would make it install or update toolchains.
+pub fn foreign_cargo() -> Command {
+    let mut command = clean_cargo();
+    let compiler = running_cargo().with_file_name("rustc");
+    if compiler.is_file() {
+        command.env("RUSTC", compiler);
+    }
+    if let Some(toolchain) = env::var_os("RUSTUP_TOOLCHAIN") {
+        command.env("RUSTUP_TOOLCHAIN", toolchain);
+    }
+    command
+}
+
 /// The triple of this machine.
 pub fn host() -> Result<String> {
     let said = process::output(cargo().arg("-vV"))?;

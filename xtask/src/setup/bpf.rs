@@ -135,7 +135,7 @@ pub fn install_linker(privilege: &Privilege) -> Result<()> {
     eprintln!(
         "building bpf-linker {LINKER_VERSION} with LLVM {llvm}: about 3 minutes on two cores"
     );
-    let mut command = workspace::clean_cargo();
+    let mut command = workspace::foreign_cargo();
     process::prepend_path(&mut command, &prefix.join("bin"))?;
     let feature = format!("llvm-{llvm}");
     command
