@@ -1,10 +1,11 @@
 //! Fields that several kinds share.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use dataplane_model::snapshot::{Labels, Operator, Protocol, Requirement, Selector};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::source::schema::{IntOrString, LabelSelector, ObjectMeta};
 
 /// What is wrong with an object: which field, and what would cure it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, thiserror::Error)]
@@ -148,22 +149,21 @@ pub fn port_ref(field: &str, value: &IntOrString) -> Result<PortRef, Fault> {
 }
 
 /// Labels.
-pub fn labels(labels: Option<&std::collections::BTreeMap<String, String>>) -> Labels {
-    let pairs = labels.into_iter().flatten();
-    pairs
+pub fn labels(labels: &BTreeMap<String, String>) -> Labels {
+    labels
+        .iter()
         .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
         .collect()
 }
 
 /// A label selector. An absent one is the caller's to judge.
 pub fn selector(field: &str, selector: &LabelSelector) -> Result<Selector, Fault> {
-    let expressions = selector.match_expressions.iter().flatten().enumerate();
+    let expressions = selector.match_expressions.iter().enumerate();
     let requirements: Vec<Requirement> = expressions
         .map(|(index, expression)| {
             let field = format!("{field}.matchExpressions[{index}]");
-            let values = expression.values.iter().flatten();
-            let values: std::collections::BTreeSet<_> =
-                values.map(|value| value.as_str().into()).collect();
+            let values = expression.values.iter();
+            let values: BTreeSet<_> = values.map(|value| value.as_str().into()).collect();
             let listed = !values.is_empty();
             let operator = match expression.operator.as_str() {
                 "In" if listed => Operator::In(values),
@@ -197,18 +197,23 @@ pub fn selector(field: &str, selector: &LabelSelector) -> Result<Selector, Fault
             })
         })
         .collect::<Result<_, Fault>>()?;
-    Ok(Selector::new(
-        &labels(selector.match_labels.as_ref()),
-        requirements,
-    ))
+    Ok(Selector::new(&labels(&selector.match_labels), requirements))
 }
 
 /// `metadata.creationTimestamp` in seconds since the epoch.
-pub fn created(
-    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Option<i64> {
-    metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|time| time.0.as_second())
+///
+/// # Errors
+///
+/// It is not a time.
+pub fn created(metadata: &ObjectMeta) -> Result<Option<i64>, Fault> {
+    let Some(text) = &metadata.creation_timestamp else {
+        return Ok(None);
+    };
+    let time: jiff::Timestamp = text.parse().map_err(|_| {
+        Fault::new(
+            "metadata.creationTimestamp",
+            format!("{text:?} is not a time: write one like 2026-01-31T08:00:00Z"),
+        )
+    })?;
+    Ok(Some(time.as_second()))
 }

@@ -64,7 +64,7 @@ pub fn http_route(
         return Ok(None);
     }
     let kind = RouteKind::Http;
-    let created = fields::created(&route.metadata);
+    let created = fields::created(&route.metadata)?;
     Ok(Some(Route {
         kind,
         key: model_key(key),
@@ -107,7 +107,7 @@ pub fn l4_route(
         ));
     }
     let rule = rule(key, "spec.rules[0]", &parents, &first.backend_refs, notes)?;
-    let created = fields::created(&route.metadata);
+    let created = fields::created(&route.metadata)?;
     Ok(Some(Route {
         kind,
         key: model_key(key),

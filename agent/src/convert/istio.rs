@@ -71,7 +71,7 @@ pub fn virtual_service(
         ));
         return Ok(None);
     }
-    let created = fields::created(&service.metadata);
+    let created = fields::created(&service.metadata)?;
     let kind = RouteKind::VirtualService;
     Ok(Some(Route {
         kind,
@@ -285,7 +285,7 @@ impl Reader<'_, '_> {
             return Ok(RouteTarget::Service { service, port });
         };
         if let Some(subset) = self.subset(&service, name) {
-            let any_of = vec![Selector::from(&fields::labels(Some(&subset.labels)))];
+            let any_of = vec![Selector::from(&fields::labels(&subset.labels))];
             return Ok(RouteTarget::Subset {
                 service,
                 port,

@@ -7,13 +7,11 @@ use dataplane_model::snapshot::{
     self as model, NamespaceScope, Peer, Peers, PortMatch, PortRange, Ports, Rule, Selector,
 };
 use ipnet::IpNet;
-use k8s_openapi::api::networking::v1::{
-    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
-};
 
 use super::fields::{self, Fault, Note, PortRef};
 use super::model_key;
 use crate::source::ObjectKey;
+use crate::source::core::{IpBlock, NetworkPolicy, NetworkPolicySpec, PolicyPeer, PolicyPort};
 
 /// A policy, and what of it could not be understood.
 pub struct Converted {
@@ -25,18 +23,14 @@ pub struct Converted {
 
 /// A NetworkPolicy.
 pub fn policy(key: &ObjectKey, policy: &NetworkPolicy, notes: &mut Vec<Note>) -> Converted {
-    let default = NetworkPolicySpec::default();
-    let spec = policy.spec.as_ref().unwrap_or(&default);
+    let spec = &policy.spec;
     let mut reader = Reader {
         faults: Vec::new(),
         notes,
     };
-    let pods = match &spec.pod_selector {
-        None => Selector::everything(),
-        Some(selector) => reader
-            .keep(fields::selector("spec.podSelector", selector))
-            .unwrap_or_default(),
-    };
+    let pods = reader
+        .keep(fields::selector("spec.podSelector", &spec.pod_selector))
+        .unwrap_or_default();
     let [ingress, egress] = reader.directions(spec);
     let rules = |reader: &mut Reader<'_>, isolates: bool, list: Vec<RawRule<'_>>| {
         isolates.then(|| list.into_iter().map(|raw| reader.rule(raw)).collect())
@@ -44,25 +38,19 @@ pub fn policy(key: &ObjectKey, policy: &NetworkPolicy, notes: &mut Vec<Note>) ->
     let ingress_rules = spec
         .ingress
         .iter()
-        .flatten()
         .enumerate()
         .map(|(index, rule)| RawRule {
             field: format!("spec.ingress[{index}]"),
             side: "from",
-            peers: rule.from.as_deref(),
-            ports: rule.ports.as_deref(),
+            peers: &rule.from,
+            ports: &rule.ports,
         });
-    let egress_rules = spec
-        .egress
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(index, rule)| RawRule {
-            field: format!("spec.egress[{index}]"),
-            side: "to",
-            peers: rule.to.as_deref(),
-            ports: rule.ports.as_deref(),
-        });
+    let egress_rules = spec.egress.iter().enumerate().map(|(index, rule)| RawRule {
+        field: format!("spec.egress[{index}]"),
+        side: "to",
+        peers: &rule.to,
+        ports: &rule.ports,
+    });
     let policy = model::NetworkPolicy {
         key: model_key(key),
         pods,
@@ -78,8 +66,8 @@ pub fn policy(key: &ObjectKey, policy: &NetworkPolicy, notes: &mut Vec<Note>) ->
 struct RawRule<'a> {
     field: String,
     side: &'static str,
-    peers: Option<&'a [NetworkPolicyPeer]>,
-    ports: Option<&'a [NetworkPolicyPort]>,
+    peers: &'a [PolicyPeer],
+    ports: &'a [PolicyPort],
 }
 
 struct Reader<'a> {
@@ -91,8 +79,8 @@ impl Reader<'_> {
     /// Which directions the policy isolates: as listed, else ingress, and egress if it has egress
     /// rules. A type that is not known isolates both: it was meant to isolate something.
     fn directions(&mut self, spec: &NetworkPolicySpec) -> [bool; 2] {
-        let types = spec.policy_types.as_deref().unwrap_or_default();
-        let has_egress = spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
+        let types = &spec.policy_types;
+        let has_egress = !spec.egress.is_empty();
         if types.is_empty() {
             return [true, has_egress];
         }
@@ -110,7 +98,7 @@ impl Reader<'_> {
                 }
             }
         }
-        let has_ingress = spec.ingress.as_ref().is_some_and(|rules| !rules.is_empty());
+        let has_ingress = !spec.ingress.is_empty();
         for (used, name, field) in [
             (has_ingress && !isolates[0], "Ingress", "spec.ingress"),
             (has_egress && !isolates[1], "Egress", "spec.egress"),
@@ -129,7 +117,7 @@ impl Reader<'_> {
     }
 
     fn rule(&mut self, raw: RawRule<'_>) -> Rule {
-        let peers = match raw.peers.unwrap_or_default() {
+        let peers = match raw.peers {
             [] => Peers::Any,
             peers => {
                 let field = |index| format!("{}.{}[{index}]", raw.field, raw.side);
@@ -145,7 +133,7 @@ impl Reader<'_> {
                 )
             }
         };
-        let ports = match raw.ports.unwrap_or_default() {
+        let ports = match raw.ports {
             [] => Ports::Any,
             ports => {
                 let field = |index| format!("{}.ports[{index}]", raw.field);
@@ -159,7 +147,7 @@ impl Reader<'_> {
         Rule { peers, ports }
     }
 
-    fn peer(&mut self, field: &str, peer: &NetworkPolicyPeer) -> Result<Peer, Fault> {
+    fn peer(&mut self, field: &str, peer: &PolicyPeer) -> Result<Peer, Fault> {
         let selectors = (&peer.namespace_selector, &peer.pod_selector);
         match (&peer.ip_block, selectors) {
             (Some(block), (None, None)) => self.block(field, block),
@@ -188,10 +176,10 @@ impl Reader<'_> {
         }
     }
 
-    fn block(&mut self, field: &str, block: &IPBlock) -> Result<Peer, Fault> {
+    fn block(&mut self, field: &str, block: &IpBlock) -> Result<Peer, Fault> {
         let cidr = self.prefix(&format!("{field}.ipBlock.cidr"), &block.cidr)?;
         let mut except = Vec::new();
-        for (index, text) in block.except.iter().flatten().enumerate() {
+        for (index, text) in block.except.iter().enumerate() {
             let field = format!("{field}.ipBlock.except[{index}]");
             let part = self.prefix(&field, text)?;
             if !cidr.contains(&part) || part == cidr {
@@ -230,7 +218,7 @@ impl Reader<'_> {
     }
 }
 
-fn port(field: &str, entry: &NetworkPolicyPort) -> Result<PortMatch, Fault> {
+fn port(field: &str, entry: &PolicyPort) -> Result<PortMatch, Fault> {
     let protocol = fields::protocol(&format!("{field}.protocol"), entry.protocol.as_deref())?;
     let port = entry
         .port

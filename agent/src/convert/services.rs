@@ -6,12 +6,11 @@ use std::net::IpAddr;
 use dataplane_model::snapshot::{
     self as model, Endpoint, ServiceKind, ServicePort, SlicePort, TargetPort, TrafficPolicy,
 };
-use k8s_openapi::api::core::v1::{self as core, ServiceSpec};
-use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::fields::{self, Fault, Note, PortRef};
 use super::model_key;
 use crate::source::ObjectKey;
+use crate::source::core::{self, ServiceSpec};
 
 /// Label of Services that another proxy serves.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -28,8 +27,7 @@ pub fn service(
     service: &core::Service,
     notes: &mut Vec<Note>,
 ) -> Result<Option<model::Service>, Fault> {
-    let labels = service.metadata.labels.iter().flatten();
-    if labels.into_iter().any(|(name, _)| name == PROXY_NAME_LABEL) {
+    if service.metadata.labels.contains_key(PROXY_NAME_LABEL) {
         notes.push(Note::new(
             format!("metadata.labels[{PROXY_NAME_LABEL}]"),
             "another proxy serves this Service",
@@ -37,8 +35,7 @@ pub fn service(
         ));
         return Ok(None);
     }
-    let default = ServiceSpec::default();
-    let spec = service.spec.as_ref().unwrap_or(&default);
+    let spec = &service.spec;
     let kind = service_kind(spec)?;
     let (cluster_ips, headless) = cluster_ips(spec)?;
     let ports = ports(spec, kind, notes)?;
@@ -50,14 +47,10 @@ pub fn service(
         ));
     }
     note_unsupported(spec, kind, notes);
-    let selector = spec
-        .selector
-        .as_ref()
-        .filter(|selector| !selector.is_empty());
     Ok(Some(model::Service {
         key: model_key(key),
         kind,
-        selector: selector.map(|selector| fields::labels(Some(selector))),
+        selector: (!spec.selector.is_empty()).then(|| fields::labels(&spec.selector)),
         cluster_ips,
         ports,
         internal_policy: traffic_policy(
@@ -69,12 +62,12 @@ pub fn service(
             spec.external_traffic_policy.as_deref(),
         )?,
         affinity_secs: affinity(spec)?,
-        publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+        publish_not_ready: spec.publish_not_ready_addresses,
     }))
 }
 
 fn service_kind(spec: &ServiceSpec) -> Result<ServiceKind, Fault> {
-    match spec.type_.as_deref() {
+    match spec.r#type.as_deref() {
         None | Some("ClusterIP") => Ok(ServiceKind::ClusterIp),
         Some("NodePort") => Ok(ServiceKind::NodePort),
         Some("LoadBalancer") => Ok(ServiceKind::LoadBalancer),
@@ -90,22 +83,17 @@ fn service_kind(spec: &ServiceSpec) -> Result<ServiceKind, Fault> {
 
 /// The addresses, and whether the Service is headless.
 fn cluster_ips(spec: &ServiceSpec) -> Result<(Vec<IpAddr>, bool), Fault> {
-    let listed: Vec<(String, &str)> = match spec.cluster_ips.as_deref() {
-        Some(list) if !list.is_empty() => {
-            let field = |index: usize| format!("spec.clusterIPs[{index}]");
-            list.iter()
-                .enumerate()
-                .map(|(index, text)| (field(index), text.as_str()))
-                .collect()
-        }
-        _ => {
-            let single = spec.cluster_ip.as_deref().filter(|text| !text.is_empty());
-            single
-                .map(|text| ("spec.clusterIP".to_owned(), text))
-                .into_iter()
-                .collect()
-        }
-    };
+    let field = |index: usize| format!("spec.clusterIPs[{index}]");
+    let mut listed: Vec<(String, &str)> = spec
+        .cluster_ips
+        .iter()
+        .enumerate()
+        .map(|(index, text)| (field(index), text.as_str()))
+        .collect();
+    if listed.is_empty() {
+        let single = spec.cluster_ip.as_deref().filter(|text| !text.is_empty());
+        listed.extend(single.map(|text| ("spec.clusterIP".to_owned(), text)));
+    }
     if let [(_, "None")] = listed[..] {
         return Ok((Vec::new(), true));
     }
@@ -131,7 +119,7 @@ fn ports(
     kind: ServiceKind,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<ServicePort>, Fault> {
-    let given = spec.ports.as_deref().unwrap_or_default();
+    let given = &spec.ports;
     let mut ports = Vec::new();
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     for (index, port) in given.iter().enumerate() {
@@ -177,7 +165,7 @@ fn ports(
 
 fn node_port(
     field: &str,
-    number: Option<i32>,
+    number: Option<i64>,
     kind: ServiceKind,
     notes: &mut Vec<Note>,
 ) -> Result<Option<u16>, Fault> {
@@ -223,10 +211,8 @@ fn affinity(spec: &ServiceSpec) -> Result<Option<u32>, Fault> {
             ));
         }
     }
-    let config = spec.session_affinity_config.as_ref();
-    let client = config.and_then(|config| config.client_ip.as_ref());
     let [default, greatest] = AFFINITY_SECS;
-    let Some(given) = client.and_then(|client| client.timeout_seconds) else {
+    let Some(given) = spec.session_affinity_config.client_ip.timeout_seconds else {
         return Ok(Some(default));
     };
     u32::try_from(given)
@@ -249,21 +235,13 @@ fn note_unsupported(spec: &ServiceSpec, kind: ServiceKind, notes: &mut Vec<Note>
             "it works as ClusterIP and NodePort",
         ));
     }
-    if spec
-        .external_ips
-        .as_ref()
-        .is_some_and(|ips| !ips.is_empty())
-    {
+    if !spec.external_ips.is_empty() {
         notes.push(Note::unsupported("spec.externalIPs"));
     }
-    if spec
-        .load_balancer_source_ranges
-        .as_ref()
-        .is_some_and(|ranges| !ranges.is_empty())
-    {
+    if !spec.load_balancer_source_ranges.is_empty() {
         notes.push(Note::unsupported("spec.loadBalancerSourceRanges"));
     }
-    if spec.health_check_node_port.is_some_and(|port| port != 0) {
+    if spec.health_check_node_port != 0 {
         notes.push(Note::unsupported("spec.healthCheckNodePort"));
     }
     if spec.traffic_distribution.is_some() {
@@ -274,10 +252,10 @@ fn note_unsupported(spec: &ServiceSpec, kind: ServiceKind, notes: &mut Vec<Note>
 /// An EndpointSlice; `None` if it belongs to no Service that is served.
 pub fn endpoint_slice(
     key: &ObjectKey,
-    slice: &discovery::EndpointSlice,
+    slice: &core::EndpointSlice,
     notes: &mut Vec<Note>,
 ) -> Result<Option<model::EndpointSlice>, Fault> {
-    let label = |name: &str| slice.metadata.labels.as_ref()?.get(name);
+    let label = |name: &str| slice.metadata.labels.get(name);
     if label(HEADLESS_LABEL).is_some() {
         return Ok(None);
     }
@@ -304,7 +282,7 @@ pub fn endpoint_slice(
         }
     };
     let mut endpoints = Vec::new();
-    for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
+    for (index, endpoint) in slice.endpoints.iter().enumerate() {
         endpoints.push(self::endpoint(key, index, endpoint, ipv4)?);
     }
     Ok(Some(model::EndpointSlice {
@@ -315,9 +293,9 @@ pub fn endpoint_slice(
     }))
 }
 
-fn slice_ports(slice: &discovery::EndpointSlice) -> Result<Vec<SlicePort>, Fault> {
+fn slice_ports(slice: &core::EndpointSlice) -> Result<Vec<SlicePort>, Fault> {
     let mut ports = Vec::new();
-    for (index, port) in slice.ports.iter().flatten().enumerate() {
+    for (index, port) in slice.ports.iter().enumerate() {
         let field = format!("ports[{index}]");
         let Some(number) = port.port else { continue };
         ports.push(SlicePort {
@@ -332,7 +310,7 @@ fn slice_ports(slice: &discovery::EndpointSlice) -> Result<Vec<SlicePort>, Fault
 fn endpoint(
     key: &ObjectKey,
     index: usize,
-    endpoint: &discovery::Endpoint,
+    endpoint: &core::Endpoint,
     ipv4: bool,
 ) -> Result<Endpoint, Fault> {
     let field = format!("endpoints[{index}].addresses[0]");
@@ -348,17 +326,15 @@ fn endpoint(
             ),
         ));
     }
-    let condition = |pick: fn(&discovery::EndpointConditions) -> Option<bool>| {
-        endpoint.conditions.as_ref().and_then(pick)
-    };
-    let ready = condition(|conditions| conditions.ready).unwrap_or(true);
+    let conditions = &endpoint.conditions;
+    let ready = conditions.ready.unwrap_or(true);
     let target = endpoint.target_ref.as_ref();
     let pod = target.filter(|target| target.kind.as_deref() == Some("Pod"));
     Ok(Endpoint {
         address,
         ready,
-        serving: condition(|conditions| conditions.serving).unwrap_or(ready),
-        terminating: condition(|conditions| conditions.terminating).unwrap_or(false),
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
         node: endpoint.node_name.as_deref().map(Into::into),
         pod: pod.and_then(|target| {
             let namespace = target.namespace.as_deref().unwrap_or(&key.namespace);

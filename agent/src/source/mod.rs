@@ -1,8 +1,10 @@
 //! Where objects come from: sources read them and tell what is to be applied or deleted.
 
+pub mod core;
 pub mod manifests;
 mod object;
 pub mod routes;
+pub mod schema;
 
 pub use object::{Kind, Object, ObjectKey, Origin, Problem};
 

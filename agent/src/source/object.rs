@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::{Deserialize, Serialize};
 
+use super::core::{EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
 use super::routes::{DestinationRule, HttpRoute, L4Route, VirtualService};
 
 /// The kinds of objects the agent has a use for.

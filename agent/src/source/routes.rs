@@ -6,21 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
 use serde_json::Value;
 
-/// Declares structs whose fields may all be absent.
-macro_rules! schema {
-    ($($(#[doc = $doc:expr])+ $name:ident { $($(#[doc = $field_doc:expr])+ $field:ident: $ty:ty,)* })+) => {
-        $(
-            $(#[doc = $doc])+
-            #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
-            #[serde(rename_all = "camelCase", default)]
-            pub struct $name { $($(#[doc = $field_doc])+ pub $field: $ty,)* }
-        )+
-    };
-}
+use super::schema::{ObjectMeta, Unused, schema};
 
 schema! {
     /// An HTTPRoute (Gateway API, GEP-1426 for Services as parents).
@@ -33,8 +21,8 @@ schema! {
         metadata: ObjectMeta,
         /// `spec`.
         spec: HttpRouteSpec,
-        /// `status`, not read.
-        status: Option<Value>,
+        /// Not read.
+        status: Unused,
     }
 
     /// A TCPRoute or UDPRoute.
@@ -47,8 +35,8 @@ schema! {
         metadata: ObjectMeta,
         /// `spec`.
         spec: L4RouteSpec,
-        /// `status`, not read.
-        status: Option<Value>,
+        /// Not read.
+        status: Unused,
     }
 
     /// The `spec` of an HTTPRoute.
@@ -163,8 +151,8 @@ schema! {
         metadata: ObjectMeta,
         /// `spec`.
         spec: VirtualServiceSpec,
-        /// `status`, not read.
-        status: Option<Value>,
+        /// Not read.
+        status: Unused,
     }
 
     /// The `spec` of a VirtualService.
@@ -263,8 +251,8 @@ schema! {
         metadata: ObjectMeta,
         /// `spec`.
         spec: DestinationRuleSpec,
-        /// `status`, not read.
-        status: Option<Value>,
+        /// Not read.
+        status: Unused,
     }
 
     /// The `spec` of a DestinationRule.

@@ -1,13 +1,13 @@
 //! From documents to objects.
 
-use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::input::{Fault, Input, Read};
 use super::split;
+use crate::source::core::{NetworkPolicy, NetworkPolicySpec};
+use crate::source::schema::{LabelSelector, ObjectMeta};
 use crate::source::{Kind, Object, ObjectKey};
 
 /// What a document is.
@@ -274,11 +274,12 @@ fn closed_policy(input: Input<'_>, key: &ObjectKey) -> NetworkPolicy {
             namespace: Some(key.namespace.clone()),
             ..ObjectMeta::default()
         },
-        spec: Some(NetworkPolicySpec {
-            pod_selector: Some(pod_selector.unwrap_or_default()),
-            policy_types: Some(types.unwrap_or_else(|| vec!["Ingress".into(), "Egress".into()])),
+        spec: NetworkPolicySpec {
+            pod_selector: pod_selector.unwrap_or_default(),
+            policy_types: types.unwrap_or_else(|| vec!["Ingress".into(), "Egress".into()]),
             ..NetworkPolicySpec::default()
-        }),
+        },
+        ..NetworkPolicy::default()
     }
 }
 

@@ -42,55 +42,37 @@ impl Input<'_> {
     ///
     /// The first fault, with its line and field as far as they are known.
     pub fn read<T: DeserializeOwned>(self) -> Result<Read<T>, Fault> {
-        let mut value = None;
-        let unknown = self.visit(&mut |input| {
-            value = Some(erased_serde::deserialize::<T>(input)?);
-            Ok(())
-        })?;
-        let nothing = || fault_of("the document is empty");
-        Ok(Read {
-            value: value.ok_or_else(nothing)?,
-            unknown,
-        })
-    }
-
-    /// Calls `read` with a deserializer behind a pointer, and returns the paths of unknown fields.
-    ///
-    /// The types are large: were each compiled for each kind of input, the compiler would take
-    /// minutes over it.
-    fn visit(self, read: &mut ReadErased<'_>) -> Result<Vec<String>, Fault> {
         let mut notes = Notes::default();
-        let result = match self {
+        let read = match self {
             Input::Yaml(text) => {
                 serde_saphyr::with_deserializer_from_str_with_options(text, options(), |yaml| {
-                    notes.read(yaml, read)
+                    notes.read(yaml)
                 })
                 .map_err(|error| fault_of(&error.to_string()))
             }
             Input::Json(text) => {
                 let mut json = serde_json::Deserializer::from_str(text);
                 notes
-                    .read(&mut json, read)
-                    .and_then(|()| json.end())
+                    .read(&mut json)
+                    .and_then(|value| json.end().map(|()| value))
                     .map_err(|error| fault_of(&error.to_string()))
             }
             Input::Item(value) => notes
-                .read(value, read)
+                .read(value)
                 .map_err(|error: serde_json::Error| fault_of(&error.to_string())),
         };
-        match (notes.message, result) {
-            (Some(message), _) => Err(Fault {
-                field: notes.path,
-                ..fault_of(&message)
+        match read {
+            Ok(value) => Ok(Read {
+                value,
+                unknown: notes.unknown,
             }),
-            (None, Err(fault)) => Err(fault),
-            (None, Ok(())) => Ok(notes.unknown),
+            Err(fault) => Err(Fault {
+                field: notes.path,
+                ..fault
+            }),
         }
     }
 }
-
-type ReadErased<'a> =
-    dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'a;
 
 /// Options for folders that are trusted: no budget on size, and `yes` is a word, not a truth value.
 pub fn options() -> serde_saphyr::Options {
@@ -101,26 +83,23 @@ pub fn options() -> serde_saphyr::Options {
 struct Notes {
     unknown: Vec<String>,
     path: String,
-    message: Option<String>,
 }
 
 impl Notes {
-    fn read<'de, D>(&mut self, input: D, read: &mut ReadErased<'_>) -> Result<(), D::Error>
+    fn read<'de, T, D>(&mut self, input: D) -> Result<T, D::Error>
     where
+        T: DeserializeOwned,
         D: Deserializer<'de>,
     {
         let mut track = serde_path_to_error::Track::new();
         let unknown = &mut self.unknown;
         let mut note = |path: serde_ignored::Path<'_>| unknown.push(unknown_path(&path));
         let tracked = serde_path_to_error::Deserializer::new(input, &mut track);
-        let noted = serde_ignored::Deserializer::new(tracked, &mut note);
-        let result = read(&mut <dyn erased_serde::Deserializer<'_>>::erase(noted));
-        result.map_err(|error| {
-            let message = error.to_string();
+        let read = T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note));
+        if read.is_err() {
             self.path = error_path(&track.path().to_string());
-            self.message = Some(message.clone());
-            serde::de::Error::custom(message)
-        })
+        }
+        read
     }
 }
 
@@ -143,6 +122,7 @@ fn plain(text: &str) -> String {
         .and_then(|rest| rest.split_once(", set "))
     {
         Some((key, _)) => format!("the key {key:?} is given twice"),
+        None if text == "invalid i64" => "not a whole number".to_owned(),
         None => text.to_owned(),
     }
 }
@@ -173,7 +153,7 @@ fn unknown_path(path: &serde_ignored::Path<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Service;
+    use crate::source::core::Service;
 
     use super::*;
 
@@ -218,7 +198,7 @@ mod tests {
     fn labels_stay_text() {
         let text = "apiVersion: v1\nkind: Service\nmetadata:\n  labels: {a: yes, b: 010}\n";
         let read = Input::Yaml(text).read::<Service>().expect("a Service");
-        let labels = read.value.metadata.labels.expect("labels");
+        let labels = read.value.metadata.labels;
         assert_eq!((labels["a"].as_str(), labels["b"].as_str()), ("yes", "010"));
     }
 
