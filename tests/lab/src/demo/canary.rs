@@ -92,12 +92,12 @@ pub(super) fn by_weight(scenario: &mut Scenario) -> Result<()> {
 fn await_share(scenario: &Scenario, share: f64) -> Result<()> {
     let what = format!("a share near {share}");
     wait::until(PATIENCE, &what, || {
-        let seen = scenario.sample(&scenario.client(1), 50).share("canary");
+        let tally = scenario.sample(&scenario.client(1), 50);
+        let seen = tally.share("canary");
         // Every other weight in the demo is at least twice as far away.
-        if (seen - share).abs() < 0.2 {
-            Ok(())
-        } else {
-            Err(format!("it was {seen}"))
+        match tally.failures() {
+            0 if (seen - share).abs() < 0.2 => Ok(()),
+            failures => Err(format!("it was {seen}, {failures} failed")),
         }
     })
 }
