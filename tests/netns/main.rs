@@ -7,6 +7,8 @@ mod hairpin;
 #[cfg(test)]
 mod icmp;
 #[cfg(test)]
+mod io;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod nodeport;

@@ -124,7 +124,6 @@ impl Dataplane {
         if self.mode == AttachMode::Clsact {
             let program = self.pins.program(hook.program());
             return clsact::attach(hook, &program, name)
-                .map(|()| Attached::New)
                 .map_err(|source| attach_error(hook, name, source));
         }
         let pin = hook.pin(ifindex);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    AttachMode, Error, clsact,
+    Error, clsact,
     own::versions,
     pin::{check_bpffs, list, remove},
     program::Hook,
@@ -66,9 +66,7 @@ fn remove_version(version: &Path, report: &mut CleanupReport) -> Result<(), Erro
         report.links += usize::from(remove(&pin)?);
     }
     let (programs, pins) = part("progs")?;
-    if AttachMode::detect() == AttachMode::Clsact {
-        detach_filters()?;
-    }
+    detach_filters()?;
     for (_, pin) in pins {
         report.programs += usize::from(remove(&pin)?);
     }
@@ -100,7 +98,7 @@ fn detach(pin: &Path) -> Result<(), Error> {
     }
 }
 
-/// Without links, our filters are found on the devices themselves.
+/// Filters have no pins: they are found on the devices of this namespace themselves.
 fn detach_filters() -> Result<(), Error> {
     let devices = nix::net::if_::if_nameindex().map_err(|error| Error::Kernel {
         what: "listing devices",

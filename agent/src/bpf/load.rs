@@ -31,6 +31,8 @@ pub struct LoadOptions {
     pub config: Config,
     /// Capacities of maps (entries) by map name, where they are not the default.
     pub capacities: BTreeMap<String, u32>,
+    /// How programs are attached to devices; `None`: the best that the kernel has.
+    pub attach: Option<AttachMode>,
 }
 
 /// The programs and maps in the kernel. They outlive this value.
@@ -83,7 +85,7 @@ impl Dataplane {
             pins,
             maps,
             programs,
-            mode: AttachMode::detect(),
+            mode: options.attach.unwrap_or_else(AttachMode::detect),
             own,
             links: Mutex::default(),
             adopted: Adoption {

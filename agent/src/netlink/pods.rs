@@ -60,6 +60,12 @@ impl Discovery {
                 prefer(inside, routed);
             }
         }
+        // No pod has the node's address, whatever it says.
+        for inside in found.values_mut() {
+            inside
+                .addresses
+                .retain(|address| !is_nodes(state, *address));
+        }
         found
     }
 
@@ -108,14 +114,19 @@ impl Discovery {
     }
 }
 
-/// Single addresses that are routed to the device itself.
+/// Single addresses that are routed to the device itself. The node's own are among the routes too,
+/// where it has them on the device.
 fn routed_addresses(state: &NetState, device: u32) -> Vec<IpAddr> {
     let routes = state.routes.iter();
     routes
         .filter(|route| route.ifindex == device && route.is_host() && !route.gateway)
         .map(|route| route.destination)
-        .filter(|address| is_routable(*address))
+        .filter(|address| is_routable(*address) && !is_nodes(state, *address))
         .collect()
+}
+
+fn is_nodes(state: &NetState, address: IpAddr) -> bool {
+    state.addresses.iter().any(|(_, own, _)| *own == address)
 }
 
 /// Replaces the addresses of each family that has routed ones.

@@ -41,6 +41,14 @@ fn routes_to_single_addresses_win_over_what_the_pod_says() {
         gateway: false,
         ifindex: 5,
     });
+    // The gateway's address on the device makes a route too.
+    state.addresses.insert((5, ip("fd00::1"), 128));
+    state.routes.insert(Route {
+        destination: ip("fd00::1"),
+        prefix: 128,
+        gateway: false,
+        ifindex: 5,
+    });
     let mut inside = Inside {
         addresses: BTreeSet::from([ip("10.244.9.9"), ip("fd00::5")]),
         mac: MAC,
@@ -86,7 +94,7 @@ fn redirects_need_a_device_that_nothing_else_works_on() {
     assert!(!ok(|_, _| {}, 9000), "another pod's packets are larger");
     assert!(!ok(|state, _| link(state).qdisc = "tbf".into(), 1500));
     assert!(!ok(
-        |state, _| drop(state.ingress_qdiscs.insert((5, false))),
+        |state, _| state.ingress_qdiscs = BTreeSet::from([(5, false)]),
         1500
     ));
     assert!(!ok(

@@ -6,12 +6,14 @@ use super::{list::decode, *};
 
 const HZ: u32 = 250;
 
+type Entry = (CtKey<Addr4>, CtVal<Addr4>);
+
 fn v4(last: u8) -> Addr4 {
     Ipv4Addr::new(10, 0, 0, last).into()
 }
 
 /// A flow of 10.0.0.9:4000 through the frontend 10.0.0.200:80 to 10.0.0.1:8080.
-fn through_a_frontend() -> ((CtKey<Addr4>, CtVal<Addr4>), (CtKey<Addr4>, CtVal<Addr4>)) {
+fn through_a_frontend() -> (Entry, Entry) {
     let ports = |a, b| (Port::new(a), Port::new(b));
     let (client, dialled) = ports(4_000, 80);
     let (_, served) = ports(0, 8_080);
