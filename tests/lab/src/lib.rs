@@ -4,6 +4,7 @@
 //! plugins make them; agents, servers and load run in them for real.
 
 pub mod agent;
+pub mod bench;
 pub mod bpf_check;
 pub mod demo;
 pub mod kube;

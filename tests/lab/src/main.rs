@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use sluice_lab::{bpf_check, demo, run};
+use sluice_lab::{bench, bpf_check, demo, run};
 
 /// Clusters of network namespaces on this machine.
 #[derive(Debug, Parser)]
@@ -14,6 +14,8 @@ use sluice_lab::{bpf_check, demo, run};
 enum Command {
     /// Runs the scenario of the examples on real kernel programs and says what it measured.
     Demo(demo::Args),
+    /// Measures Sluice beside its alternatives and says whether the promised ratios hold.
+    Bench(bench::Args),
     /// Checks BPF objects: no panics, no byte loops, and the kernel takes every program.
     BpfCheck(bpf_check::Args),
     /// Removes labs that were kept.
@@ -21,6 +23,12 @@ enum Command {
     /// Runs a server; the lab starts these in its pods.
     #[command(hide = true)]
     Serve(serve::Args),
+    /// Answers a timed client; the benchmark starts these in its pods.
+    #[command(hide = true)]
+    BenchServer(bench::traffic::Args),
+    /// Times transactions as it is told; the benchmark starts these in its pods.
+    #[command(hide = true)]
+    BenchClient(bench::traffic::Args),
 }
 
 /// Which labs to remove.
@@ -33,9 +41,12 @@ struct RemoveArgs {
 fn main() -> Result<ExitCode> {
     match Command::parse() {
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::BpfCheck(args) => bpf_check::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Remove(args) => remove(&args).map(|()| ExitCode::SUCCESS),
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
+        Command::BenchServer(args) => bench::traffic::run_server(&args).map(|()| ExitCode::SUCCESS),
+        Command::BenchClient(args) => bench::traffic::run_client(&args).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -1,0 +1,235 @@
+//! The benchmark: Sluice beside its alternatives, as ratios of times per transaction.
+//!
+//! All variants are alive together, each a node with a client and a server pod. Clients, servers
+//! and the paths between them stay on one CPU; the agents and this program stay on the others. One
+//! variant works at a time, for a short slot; the slots of a round are rotated. What counts is the
+//! median of the rounds' ratios: a disturbance lasts longer than a round and cancels out.
+
+mod bytecode;
+mod packets;
+mod rounds;
+mod rows;
+mod stats;
+pub mod traffic;
+mod variant;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::report::Report;
+use crate::topology::{Cluster, Cni};
+use rounds::Samples;
+use variant::{Path as Way, Scale, Variant};
+
+/// Names of the variants.
+mod names {
+    pub const KERNEL: &str = "kernel";
+    pub const REDIRECT: &str = "redirect";
+    pub const NFT: &str = "nft";
+    pub const SLUICE: &str = "sluice";
+    pub const AGAIN: &str = "sluice-again";
+    pub const ONE: &str = "sluice-1-0";
+    pub const MANY_SERVICES: &str = "sluice-services";
+    pub const MANY_POLICIES: &str = "sluice-policies";
+    /// Those that are also measured with a random destination for each connection.
+    pub const RANDOM: [&str; 3] = [KERNEL, NFT, SLUICE];
+}
+use names::{AGAIN, KERNEL, MANY_POLICIES, MANY_SERVICES, NFT, ONE, REDIRECT, SLUICE};
+
+/// Options of the benchmark.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// 12 rounds of half a second for each slot: some four minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Instead of traffic, time the kernel programs on single packets.
+    #[arg(long)]
+    packets: bool,
+    /// Also write the rows to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also write the rows to a file, as Markdown tables.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Rounds; at least 12 for a result that counts.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 30,
+        default_value_if("quick", "true", "12")
+    )]
+    rounds: usize,
+    /// Milliseconds of a slot.
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = 1_000,
+        default_value_if("quick", "true", "500")
+    )]
+    slot: u64,
+    /// Services where there are many.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    services: u32,
+    /// NetworkPolicies where there are many.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    policies: u32,
+    /// Only these variants; rows that need others are left out.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// The CPU of the traffic [default: the last one].
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+}
+
+/// Measures and prints the tables; a failure when a promise does not hold.
+///
+/// # Errors
+/// A variant cannot be made or does not work, or a file cannot be written.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let object = object()?;
+    let mut report = Report::default();
+    let mut more = Value::Null;
+    let mut table = String::new();
+    if args.packets {
+        table = packets::run(&object, &mut report)?;
+    } else {
+        let samples = measure(args)?;
+        rows::rows(&samples, &mut report);
+        let programs = rows::programs(&object, &mut report)?;
+        more = json!({ "slots": rows::slots_json(&samples), "programs": programs });
+        table += &rows::slots_table(&samples);
+        for error in samples.errors() {
+            eprintln!("failed: {error}");
+        }
+    }
+    println!("{table}\n{report}\n{:.0} s", begun.elapsed().as_secs_f64());
+    write(args, &report, &table, more)?;
+    Ok(if report.ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn write(args: &Args, report: &Report, table: &str, more: Value) -> Result<()> {
+    if let Some(file) = &args.json {
+        let mut json = report.to_json();
+        if let (Some(json), Value::Object(more)) = (json.as_object_mut(), more) {
+            json.extend(more);
+        }
+        let text = serde_json::to_string_pretty(&json)? + "\n";
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if let Some(file) = &args.markdown {
+        let text = format!("{}\n{table}", report.to_markdown());
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes the variants, lets them work, and removes them.
+fn measure(args: &Args) -> Result<Samples> {
+    ensure!(
+        args.rounds > 0 && args.slot > 0,
+        "give at least one round and one millisecond"
+    );
+    ensure!(
+        args.services > 0 && args.policies != 1,
+        "give at least 1 service and 2 policies"
+    );
+    let (ours, timed) = split_cpus(args.cpu)?;
+    traffic::pin(&ours)?;
+    let plan = plan(args)?;
+    eprintln!("making {} nodes", plan.len());
+    let cluster = Cluster::new(u8::try_from(plan.len())?, Cni::Ptp)?;
+    let mut variants = Vec::new();
+    // Those that start in the background first.
+    for (node, (name, way)) in (1..).zip(plan) {
+        eprintln!("{name}: {}", describe(way));
+        variants.push(Variant::make(&cluster, node, name, way, timed)?);
+    }
+    for variant in &mut variants {
+        variant.await_ready()?;
+        eprintln!("{}: ready", variant.name());
+    }
+    let samples = rounds::run(&mut variants, args.rounds, Duration::from_millis(args.slot));
+    eprintln!("removing the nodes");
+    drop(variants);
+    drop(cluster);
+    samples
+}
+
+/// The variants that are wanted.
+fn plan(args: &Args) -> Result<Vec<(&'static str, Way)>> {
+    let sluice = |services, policies| Way::Sluice(Scale { services, policies });
+    let (services, policies) = (args.services, args.policies);
+    let all = [
+        (SLUICE, sluice(services, policies)),
+        (AGAIN, sluice(services, policies)),
+        (ONE, sluice(1, 0)),
+        (MANY_SERVICES, sluice(services, 0)),
+        (MANY_POLICIES, sluice(1, policies)),
+        (KERNEL, Way::Kernel),
+        (REDIRECT, Way::Redirect),
+        (NFT, Way::Nft(services)),
+    ];
+    for name in &args.only {
+        ensure!(
+            all.iter().any(|(known, _)| known == name),
+            "no variant is called {name:?}: there are {}",
+            all.map(|(name, _)| name).join(", ")
+        );
+    }
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    Ok(all.into_iter().filter(|(name, _)| wanted(name)).collect())
+}
+
+fn describe(way: Way) -> String {
+    match way {
+        Way::Kernel => "routing only".to_owned(),
+        Way::Redirect => "redirect_peer both ways, no load balancing".to_owned(),
+        Way::Nft(count) => format!("nftables as kube-proxy writes it, {count} services"),
+        Way::Sluice(Scale { services, policies }) => {
+            format!("Sluice, {services} services, {policies} policies")
+        }
+    }
+}
+
+/// The CPUs of this program and the agents, and the one of the traffic. They are the same where
+/// there is only one.
+fn split_cpus(wanted: Option<usize>) -> Result<(Vec<usize>, usize)> {
+    let allowed = traffic::allowed_cpus()?;
+    let timed = match wanted {
+        Some(cpu) => cpu,
+        None => *allowed.last().context("no CPU may be used")?,
+    };
+    ensure!(
+        allowed.contains(&timed),
+        "CPU {timed} may not be used: choose one of {allowed:?}"
+    );
+    let ours: Vec<usize> = allowed
+        .iter()
+        .copied()
+        .filter(|cpu| *cpu != timed)
+        .collect();
+    Ok((if ours.is_empty() { allowed } else { ours }, timed))
+}
+
+/// `$SLUICE_BPF_OBJECT`.
+fn object() -> Result<PathBuf> {
+    let path = std::env::var_os("SLUICE_BPF_OBJECT");
+    let path = path
+        .context("SLUICE_BPF_OBJECT does not name the kernel programs: use `cargo xtask bench`")?;
+    ensure!(
+        Path::new(&path).is_file(),
+        "{}: no such file",
+        Path::new(&path).display()
+    );
+    Ok(path.into())
+}

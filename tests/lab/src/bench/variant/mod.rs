@@ -1,0 +1,224 @@
+//! The ways from a client pod to a server pod of one node that are compared.
+
+mod cluster;
+mod nft;
+mod redirect;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use aya::Ebpf;
+
+use super::traffic::{FORBIDDEN_PORT, PORT, Target, Test};
+use super::worker::{Pair, Sample};
+use crate::agent::Agent;
+use crate::kube::Manifests;
+use crate::topology::{Cluster, Pod};
+use crate::wait;
+pub use cluster::Scale;
+
+/// Address of the first Service. The others follow it; the last stays below 10.112.0.0.
+const FIRST_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 1, 0);
+/// The port of every Service: another one than the server's, so that ports are translated too.
+const SERVICE_PORT: u16 = 80;
+/// Further addresses of the server on the bare kernel's node.
+const FIRST_ALIAS: Ipv4Addr = Ipv4Addr::new(10, 112, 1, 0);
+const ALIASES: &str = "10.112.0.0/14";
+/// How long an agent may take to read its objects and program them.
+const IN_SYNC: Duration = Duration::from_secs(120);
+/// How long the first transaction may take.
+const FIRST_ANSWER: Duration = Duration::from_secs(20);
+
+/// What a node does for its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Forwarding only; the client dials the server's own address.
+    Kernel,
+    /// Two programs that hand over packets; the client dials the server's own address.
+    Redirect,
+    /// kube-proxy's rules in nftables for so many Services.
+    Nft(u32),
+    /// Sluice.
+    Sluice(Scale),
+}
+
+/// A node with its client and server, alive.
+#[derive(Debug)]
+pub struct Variant {
+    name: &'static str,
+    path: Path,
+    pair: Pair,
+    fixed: Target,
+    random: Option<Target>,
+    agent: Option<Agent>,
+    /// Its programs stay attached as long as it lives.
+    _programs: Option<[Ebpf; 2]>,
+    pods: [Pod; 2],
+}
+
+impl Variant {
+    /// Makes the pods of a variant on its node, with the path between them.
+    ///
+    /// # Errors
+    /// A program is missing, or the kernel refuses something.
+    pub fn make(
+        cluster: &Cluster,
+        node: u8,
+        name: &'static str,
+        path: Path,
+        cpu: usize,
+    ) -> Result<Variant> {
+        let made = Variant::assemble(cluster, node, name, path, cpu);
+        made.with_context(|| format!("cannot make the variant {name}"))
+    }
+
+    fn assemble(
+        cluster: &Cluster,
+        node: u8,
+        name: &'static str,
+        path: Path,
+        cpu: usize,
+    ) -> Result<Variant> {
+        let client = cluster.add_pod(node, &format!("client-{node}"))?;
+        let server = cluster.add_pod(node, &format!("server-{node}"))?;
+        client.netns().sysctl(&[
+            ("net/ipv4/ip_local_port_range", "1024 65535"),
+            ("net/ipv4/tcp_tw_reuse", "1"),
+        ])?;
+        let (fixed, random) = targets(path, server.addrs().v4);
+        let mut programs = None;
+        let mut agent = None;
+        match path {
+            Path::Kernel => add_aliases(&server)?,
+            Path::Redirect => programs = Some(redirect::join(&client, &server)?),
+            Path::Nft(count) => nft::install(
+                client.node().netns(),
+                &nft::Services {
+                    first: FIRST_SERVICE,
+                    count,
+                    port: SERVICE_PORT,
+                    endpoint: (server.addrs().v4, PORT),
+                    node: client.node().addrs().v4,
+                },
+            )?,
+            Path::Sluice(scale) => agent = Some(start_agent(cluster, [&client, &server], scale)?),
+        }
+        let pair = Pair::start(client.netns(), server.netns(), cpu)?;
+        Ok(Variant {
+            name,
+            path,
+            pair,
+            fixed,
+            random,
+            agent,
+            _programs: programs,
+            pods: [client, server],
+        })
+    }
+
+    /// Its name in tables.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether its client also draws a destination for each connection.
+    pub fn has_random(&self) -> bool {
+        self.random.is_some()
+    }
+
+    /// Waits until transactions succeed, then looks whether the path is what it should be.
+    ///
+    /// # Errors
+    /// No transaction succeeds in time; or a policy does not hold.
+    pub fn await_ready(&mut self) -> Result<()> {
+        if let Some(agent) = &mut self.agent {
+            agent.wait_in_sync(IN_SYNC)?;
+        }
+        let targets = [Some(self.fixed), self.random];
+        for target in targets.into_iter().flatten() {
+            let what = format!("the first transactions of {}", self.name);
+            wait::until(FIRST_ANSWER, &what, || {
+                let sample = self.pair.run(Test::Crr, target, Duration::from_millis(5))?;
+                match sample.error {
+                    Some(error) => bail!("{error}"),
+                    None => Ok(()),
+                }
+            })?;
+        }
+        self.check_policy()
+    }
+
+    /// Lets the client work for a slot.
+    ///
+    /// # Errors
+    /// The client is stuck or has ended.
+    pub fn run(&mut self, test: Test, random: bool, slot: Duration) -> Result<Sample> {
+        let random = self.random.filter(|_| random);
+        self.pair.run(test, random.unwrap_or(self.fixed), slot)
+    }
+
+    /// A port that no policy opens must be closed exactly where there are policies: a fast path
+    /// that forgets to police is not what is to be measured.
+    fn check_policy(&self) -> Result<()> {
+        let policed = matches!(self.path, Path::Sluice(scale) if scale.policies > 0);
+        let [client, server] = &self.pods;
+        let to = (IpAddr::from(server.addrs().v4), FORBIDDEN_PORT).into();
+        let connected = client.netns().run(|| {
+            let within = Duration::from_millis(if policed { 200 } else { 5_000 });
+            std::net::TcpStream::connect_timeout(&to, within)
+        });
+        match (policed, connected) {
+            (true, Ok(_)) => bail!("{}: a port opened that no policy allows", self.name),
+            (false, Err(error)) => bail!("{}: the server's second port: {error}", self.name),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn targets(path: Path, server: Ipv4Addr) -> (Target, Option<Target>) {
+    let services = |count: u32| {
+        let all = Target {
+            first: FIRST_SERVICE,
+            count,
+            port: SERVICE_PORT,
+        };
+        let middle = Ipv4Addr::from(u32::from(FIRST_SERVICE) + count / 2);
+        (
+            Target::fixed(middle, SERVICE_PORT),
+            Some(all).filter(|_| count > 1),
+        )
+    };
+    match path {
+        Path::Kernel => {
+            let aliases = Target {
+                first: FIRST_ALIAS,
+                count: 10_000,
+                port: PORT,
+            };
+            (Target::fixed(server, PORT), Some(aliases))
+        }
+        Path::Redirect => (Target::fixed(server, PORT), None),
+        Path::Nft(count) => services(count),
+        Path::Sluice(scale) => services(scale.services),
+    }
+}
+
+/// Lets the server answer at thousands of addresses, by bare routing.
+fn add_aliases(server: &Pod) -> Result<()> {
+    server
+        .netns()
+        .ip([format!("route add local {ALIASES} dev lo")])?;
+    let (address, device) = (server.addrs().v4, server.host_if());
+    let route = format!("route add {ALIASES} via {address} dev {device}");
+    server.node().netns().ip([route])
+}
+
+fn start_agent(cluster: &Cluster, pods: [&Pod; 2], scale: Scale) -> Result<Agent> {
+    let node = pods[0].node();
+    let manifests = Manifests::create(cluster.run(), &format!("manifests-{}", node.name()))?;
+    cluster::write(&manifests, pods, FIRST_SERVICE, SERVICE_PORT, scale)?;
+    let mut agent = Agent::new(node, manifests.dir());
+    agent.start_only()?;
+    Ok(agent)
+}
