@@ -56,7 +56,8 @@ pub fn from_bytes<T: Abi>(bytes: &[u8]) -> Option<T> {
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }
 
-/// Implements [`Abi`] for a type and asserts its size, which is the sum of its fields' sizes.
+/// Implements [`Abi`] for a type and asserts its size, which is the sum of its fields' sizes: a
+/// padding byte that a program leaves undefined makes a key that nothing finds.
 macro_rules! abi {
     ($($ty:ty = $size:expr),+ $(,)?) => {
         $(

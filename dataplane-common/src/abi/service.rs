@@ -145,8 +145,9 @@ pub struct AffinityVal {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct SockRevKey<A> {
-    /// The socket's cookie.
-    pub cookie: u64,
+    /// The socket's cookie, its low half first: as one word it would ask for padding after an IPv4
+    /// address.
+    pub cookie: [u32; 2],
     /// The backend.
     pub addr: A,
     /// The backend's port.
@@ -154,7 +155,7 @@ pub struct SockRevKey<A> {
     /// IP protocol number.
     pub proto: u16,
     /// Explicit padding.
-    pub reserved: [u32; 1],
+    pub reserved: u32,
 }
 
 /// The frontend that a socket dialled.
@@ -182,7 +183,7 @@ abi! {
     AffinityKey<Addr4> = 12,
     AffinityKey<Addr6> = 24,
     AffinityVal = 12,
-    SockRevKey<Addr4> = 24,
+    SockRevKey<Addr4> = 20,
     SockRevKey<Addr6> = 32,
     SockRevVal<Addr4> = 12,
     SockRevVal<Addr6> = 24,

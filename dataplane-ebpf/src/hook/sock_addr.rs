@@ -170,12 +170,13 @@ fn dial<F: Family>(socket: Socket, addr: F::Addr, choice: &mut Choice<F::Addr>) 
 
 #[inline(always)]
 fn rev_key<A: Address>(socket: Socket, addr: A, port: Port) -> SockRevKey<A> {
+    let cookie = socket.cookie();
     SockRevKey {
-        cookie: socket.cookie(),
+        cookie: [cookie as u32, (cookie >> 32) as u32],
         addr,
         port,
         proto: socket.proto() as u16,
-        reserved: [0],
+        reserved: 0,
     }
 }
 
