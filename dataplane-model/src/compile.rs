@@ -3,6 +3,7 @@
 //! The result depends on the snapshot and on the numbers in the id table, never on earlier events.
 
 mod endpoints;
+mod frontends;
 mod policy;
 mod routes;
 mod services;

@@ -86,8 +86,8 @@ impl<'a> Index<'a> {
         match self.slices.get(&service.key) {
             Some(slices) => slices
                 .iter()
-                .for_each(|slice| self.from_slice(slice, port, &mut merged)),
-            None => self.from_selector(service, port, &mut merged),
+                .for_each(|slice| self.add_slice(slice, port, &mut merged)),
+            None => self.add_selected(service, port, &mut merged),
         }
         merged.into_values().collect()
     }
@@ -100,7 +100,7 @@ impl<'a> Index<'a> {
         )
     }
 
-    fn from_slice(&self, slice: &'a EndpointSlice, port: &ServicePort, merged: &mut Merged<'a>) {
+    fn add_slice(&self, slice: &'a EndpointSlice, port: &ServicePort, merged: &mut Merged<'a>) {
         let matching = slice
             .ports
             .iter()
@@ -131,7 +131,7 @@ impl<'a> Index<'a> {
             .map_or(&[], Vec::as_slice)
     }
 
-    fn from_selector(&self, service: &Service, port: &ServicePort, merged: &mut Merged<'a>) {
+    fn add_selected(&self, service: &Service, port: &ServicePort, merged: &mut Merged<'a>) {
         let Some(selector) = service
             .selector
             .as_ref()

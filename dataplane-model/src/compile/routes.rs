@@ -9,8 +9,11 @@ use crate::snapshot::{
 
 /// Rules by parent Service, in order of precedence.
 pub(super) struct Routes<'a> {
-    by_service: HashMap<&'a ObjectKey, Vec<(Option<u16>, &'a Route, &'a RouteRule)>>,
+    by_service: HashMap<&'a ObjectKey, Vec<Candidate<'a>>>,
 }
+
+/// A rule, the kind of its route, and the port of the Service that it is for.
+type Candidate<'a> = (Option<u16>, RouteKind, &'a RouteRule);
 
 impl<'a> Routes<'a> {
     /// Sorts all routes: by kind, then the oldest, then by namespace and name, then in their own order.
@@ -24,7 +27,7 @@ impl<'a> Routes<'a> {
                     if reaches_all_clients(route, &parent.service) {
                         by_service.entry(&parent.service).or_default().push((
                             parent.port,
-                            route,
+                            route.kind,
                             rule,
                         ));
                     } else {
@@ -38,9 +41,8 @@ impl<'a> Routes<'a> {
 
     /// The rule for a Service's port, if a route takes it.
     pub(super) fn rule(&self, service: &Service, port: &ServicePort) -> Option<&'a RouteRule> {
-        let takes = |&&(parent_port, route, _): &&(Option<u16>, &Route, &RouteRule)| {
-            parent_port.is_none_or(|number| number == port.port)
-                && carries(route.kind, port.protocol)
+        let takes = |&&(parent_port, kind, _): &&Candidate<'_>| {
+            parent_port.is_none_or(|number| number == port.port) && carries(kind, port.protocol)
         };
         self.by_service
             .get(&service.key)?

@@ -1,16 +1,18 @@
 //! Frontends, blocks of backends and weighted classes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use dataplane_common::abi::{
-    BackendVal, ClassVal, MAX_CLASSES, Port, ServiceKey, ServiceVal, SlotVal, backend_flags, scope,
+    BackendVal, ClassVal, MAX_CLASSES, Port, ServiceKey, ServiceVal, SlotVal, backend_flags,
     service_flags,
 };
 use dataplane_common::decide::balance::thresholds;
 
 use super::Compiler;
 use super::endpoints::{Index, Target, choose};
+use super::frontends::{Frontend, frontends};
 use super::routes::Routes;
 use crate::capacity::CapacityError;
 use crate::ids::{IdKind, fingerprint};
@@ -30,7 +32,7 @@ pub(super) fn compile<A: Family>(
         .filter(|service| service.is_served())
     {
         for port in &service.ports {
-            let frontends = frontends::<A>(compiler, service, port);
+            let frontends = frontends::<A>(&snapshot.node, service, port);
             if frontends.is_empty() {
                 continue;
             }
@@ -46,59 +48,6 @@ pub(super) fn compile<A: Family>(
             }
         }
     }
-}
-
-/// An address, port and kind of client.
-struct Frontend<A> {
-    addr: A,
-    port: u16,
-    scope: u8,
-    flags: u16,
-    policy: TrafficPolicy,
-}
-
-fn frontends<A: Family>(
-    compiler: &Compiler<'_>,
-    service: &Service,
-    port: &ServicePort,
-) -> Vec<Frontend<A>> {
-    let cluster_ips = service.cluster_ips.iter().filter_map(|&ip| A::from_ip(ip));
-    let mut frontends: Vec<_> = cluster_ips
-        .map(|addr| Frontend {
-            addr,
-            port: port.port,
-            scope: scope::INTERNAL,
-            flags: 0,
-            policy: service.internal_policy,
-        })
-        .collect();
-    // A node port has the families of its Service.
-    let (Some(node_port), false) = (port.node_port, frontends.is_empty()) else {
-        return frontends;
-    };
-    for addr in compiler.snapshot.node.nodeport_ips().filter_map(A::from_ip) {
-        let node = Frontend {
-            addr,
-            port: node_port,
-            scope: scope::INTERNAL,
-            flags: service_flags::NODE_ADDRESS,
-            // Clients on this node reach every endpoint, whatever the policy for those outside.
-            policy: TrafficPolicy::Cluster,
-        };
-        let snat = match service.external_policy {
-            TrafficPolicy::Cluster => service_flags::SNAT_REMOTE,
-            TrafficPolicy::Local => 0,
-        };
-        let flags = node.flags | snat;
-        frontends.push(Frontend {
-            scope: scope::EXTERNAL,
-            flags,
-            policy: service.external_policy,
-            ..node
-        });
-        frontends.push(node);
-    }
-    frontends
 }
 
 /// One port of a Service.
@@ -393,16 +342,19 @@ impl<'s> Unit<'_, '_, 's> {
             flags: frontend.flags | flag(drops, service_flags::DROP_IF_EMPTY),
         };
         let services = &mut A::tables_mut(&mut self.compiler.desired.tables).services;
-        if services.contains_key(&key) {
-            let (ip, number) = (frontend.addr.to_ip(), frontend.port);
-            let text = format!(
-                "{ip} port {number}/{} belongs to another Service already and is left to it",
-                port.protocol
-            );
-            self.compiler
-                .notice(format!("Service {}", service.key), text);
-        } else {
-            services.insert(key, value);
+        match services.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(value);
+            }
+            Entry::Occupied(_) => {
+                let (ip, number) = (frontend.addr.to_ip(), frontend.port);
+                let protocol = port.protocol;
+                let text = format!(
+                    "{ip} port {number}/{protocol} belongs to another Service already and is left to it"
+                );
+                self.compiler
+                    .notice(format!("Service {}", service.key), text);
+            }
         }
         Ok(())
     }
