@@ -146,7 +146,7 @@ fn measure(args: &Args) -> Result<Samples> {
     let (ours, timed) = split_cpus(args.cpu)?;
     traffic::pin(&ours)?;
     let plan = plan(args)?;
-    eprintln!("making {} nodes", plan.len());
+    eprintln!("nodes to make: {}", plan.len());
     let cluster = Cluster::new(u8::try_from(plan.len())?, Cni::Ptp)?;
     let mut variants = Vec::new();
     // Those that start in the background first.

@@ -55,9 +55,15 @@ pub fn run(object: &Path, report: &mut Report) -> Result<String> {
             Ok(PodEnd { ifindex, ip })
         });
         let ends = [client?, server?];
-        let mut ebpf = world::load(object)?;
-        world::fill(&mut ebpf, ends, SERVICE, PORT)?;
-        time_cases(world::from_pod(&mut ebpf)?, ends)
+        let mut cases = Vec::new();
+        for (mode, policy) in [("policy on", true), ("policy off", false)] {
+            let mut ebpf = world::load(object, policy)?;
+            world::fill(&mut ebpf, ends, SERVICE, PORT)?;
+            let timed = time_cases(world::from_pod(&mut ebpf)?, ends)?;
+            let named = timed.map(|(case, nanos)| (format!("{case}, {mode}"), nanos));
+            cases.extend(named);
+        }
+        anyhow::Ok(cases)
     })?;
     let mut table = "| packet | ns |\n|---|---|\n".to_owned();
     for (name, nanos) in cases {
@@ -74,7 +80,7 @@ pub fn run(object: &Path, report: &mut Report) -> Result<String> {
     Ok(table)
 }
 
-fn time_cases(program: &SchedClassifier, ends: [PodEnd; 2]) -> Result<Vec<(&'static str, f64)>> {
+fn time_cases(program: &SchedClassifier, ends: [PodEnd; 2]) -> Result<[(&'static str, f64); 6]> {
     let [client, server] = ends;
     let here = End {
         ip: client.ip,
@@ -88,7 +94,7 @@ fn time_cases(program: &SchedClassifier, ends: [PodEnd; 2]) -> Result<Vec<(&'sta
     bench.open(here, there, there, ends)?;
     let other = here.with_port(40_001);
     bench.open(other, SERVICE, there, ends)?;
-    Ok(vec![
+    Ok([
         (
             "direct flow, request",
             bench.repeated(client, &frame::tcp(here, there, ACK))?,

@@ -29,15 +29,16 @@ pub struct PodEnd {
     pub ip: Ipv4Addr,
 }
 
-/// Loads `from_pod`, with policy on and without limits that a measurement would meet.
+/// Loads `from_pod`, with policy on or off and without limits that a measurement would meet.
 ///
 /// # Errors
 /// The object cannot be read, or the kernel refuses it.
-pub fn load(object: &Path) -> Result<Ebpf> {
+pub fn load(object: &Path, policy: bool) -> Result<Ebpf> {
     use config_flags::{CSUM_IPV6, POLICY, REDIRECT, SERVICES};
+    let policy = if policy { POLICY } else { 0 };
     let config = Config {
         netns_cookie: 1,
-        flags: SERVICES | POLICY | REDIRECT | CSUM_IPV6,
+        flags: SERVICES | policy | REDIRECT | CSUM_IPV6,
         hz: 250,
         snat_first: 61_000,
         snat_count: 4_000,
