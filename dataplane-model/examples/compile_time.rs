@@ -14,7 +14,7 @@ use dataplane_model::tables::MapId;
 
 const NAMESPACES: usize = 20;
 /// One pod in this many is on this node.
-const NODES: usize = 10;
+const NODES: usize = 1;
 
 fn main() {
     let sizes: Vec<usize> = std::env::args()
