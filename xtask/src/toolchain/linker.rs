@@ -37,7 +37,7 @@ impl Linker {
     pub fn find(compiler: &Compiler) -> Result<Self> {
         let path = process::find("bpf-linker")
             .or_else(in_cargo_home)
-            .context("bpf-linker is not installed")?;
+            .context("not installed")?;
         let said = process::output(
             Command::new(&path)
                 .arg("--version")
