@@ -90,13 +90,7 @@ pub enum Output {
 /// Which flows to show.
 #[derive(Debug, Args)]
 pub struct FlowArgs {
-    /// Go on until interrupted (the default, unless --last or --count is given).
-    #[arg(short, long)]
-    pub follow: bool,
-    /// First show the last N verdicts that the agent remembers from earlier listeners.
-    #[arg(long, value_name = "N")]
-    pub last: Option<usize>,
-    /// End after N verdicts.
+    /// End after N verdicts; without it, go on until interrupted.
     #[arg(long, value_name = "N")]
     pub count: Option<usize>,
     /// Only what passed, or only what did not.

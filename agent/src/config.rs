@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::args::AgentArgs;
+use crate::yaml::{Fault, Node};
 pub use capacities::model_capacities;
 
 /// Where the pins are by default.
@@ -220,8 +221,11 @@ fn read(path: &Path) -> Result<File, Error> {
     {
         return Ok(File::default());
     }
-    let options = serde_saphyr::options! { with_snippet: false };
-    serde_saphyr::from_str_with_options(&text, options).map_err(|error| failed(error.to_string()))
+    parse(&text).map_err(|fault| failed(fault.to_string()))
+}
+
+fn parse(text: &str) -> Result<File, Fault> {
+    Ok(Node::parse(text)?.read::<File>()?.value)
 }
 
 /// True for the first option, which is the default.

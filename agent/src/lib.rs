@@ -1,9 +1,13 @@
 //! The agent.
 
+pub mod admin;
 pub mod args;
 pub mod bpf;
+pub mod cli;
 pub mod config;
 pub mod convert;
 pub mod netlink;
 pub mod observe;
+pub mod run;
 pub mod source;
+pub mod yaml;

@@ -48,7 +48,8 @@ pub enum IdKind {
 }
 
 impl IdKind {
-    const ALL: [Self; 11] = [
+    /// All kinds.
+    pub const ALL: [Self; 11] = [
         Self::Frontend,
         Self::ServicePort,
         Self::Backend4,

@@ -68,7 +68,16 @@ impl Names {
             return Some(pod.to_string());
         }
         let node = self.node.as_ref()?;
-        self.node_addresses.contains(&ip).then(|| format!("node {node}"))
+        self.node_addresses
+            .contains(&ip)
+            .then(|| format!("node {node}"))
+    }
+
+    /// True for an address of a pod of this node.
+    pub fn is_local(&self, ip: IpAddr) -> bool {
+        self.pods
+            .get(&ip)
+            .is_some_and(|pod| self.isolated.contains_key(pod))
     }
 
     /// The pod with a device.
@@ -82,14 +91,14 @@ impl Names {
             Direction::Ingress => 0,
             Direction::Egress => 1,
         };
-        self.isolated.get(pod).map(|policies| policies[index].clone()).unwrap_or_default()
+        self.isolated
+            .get(pod)
+            .map(|policies| policies[index].clone())
+            .unwrap_or_default()
     }
 }
 
-fn isolating(
-    snapshot: &Snapshot,
-    pod: &dataplane_model::snapshot::Pod,
-) -> [Vec<String>; 2] {
+fn isolating(snapshot: &Snapshot, pod: &dataplane_model::snapshot::Pod) -> [Vec<String>; 2] {
     [Direction::Ingress, Direction::Egress].map(|direction| {
         let policies = snapshot.policies.values().filter(|policy| {
             policy.key.namespace == pod.key.namespace
@@ -104,7 +113,11 @@ fn named(names: &BTreeMap<u32, Arc<str>>, number: u32) -> Option<String> {
     if number == 0 {
         return None;
     }
-    Some(names.get(&number).map_or_else(|| format!("#{number}"), |name| name.to_string()))
+    Some(
+        names
+            .get(&number)
+            .map_or_else(|| format!("#{number}"), |name| name.to_string()),
+    )
 }
 
 /// An address of the maps for people: IPv4-mapped ones as IPv4.
@@ -125,8 +138,7 @@ pub fn endpoint(ip: IpAddr, port: Port) -> String {
 
 /// True for `::`, which stands for no address.
 pub fn is_none(address: Addr6) -> bool {
-    Ipv6Addr::from(address).is_unspecified()
-        || address.mapped4() == Some(Addr4(0))
+    Ipv6Addr::from(address).is_unspecified() || address.mapped4() == Some(Addr4(0))
 }
 
 /// The name of a protocol.

@@ -23,13 +23,8 @@ pub enum Request {
         /// Most flows to list; 0 for all.
         limit: usize,
     },
-    /// A stream of [`Flow`], beginning with those that are remembered.
-    Flows {
-        /// Most remembered ones to begin with.
-        last: usize,
-        /// Go on with new ones.
-        follow: bool,
-    },
+    /// A stream of [`Flow`], as they are judged from now on.
+    Flows,
 }
 
 /// A response, or one item of a stream.
@@ -76,8 +71,6 @@ pub struct Status {
     pub notices: Vec<String>,
     /// Documents of kinds that the agent has no use for.
     pub skipped: Vec<Skipped>,
-    /// The last look at conntrack.
-    pub conntrack: Option<Sweep>,
 }
 
 /// What the programs are attached to.
@@ -90,8 +83,6 @@ pub struct Attachments {
     pub pods: Vec<PodDevice>,
     /// Names of uplinks.
     pub uplinks: Vec<String>,
-    /// Root of the cgroup tree, if sockets are translated.
-    pub cgroup: Option<String>,
     /// What failed, by device, and will be tried again.
     pub failures: BTreeMap<String, String>,
     /// Devices whose programs were in place at the agent's start.
@@ -144,18 +135,6 @@ pub struct Plans {
     pub epoch: u32,
 }
 
-/// A look at all tracked flows.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Sweep {
-    /// Entries that live, IPv4 and IPv6.
-    pub entries: [u64; 2],
-    /// Entries that had expired and were removed.
-    pub removed: u64,
-    /// Seconds since it ended.
-    pub secs_ago: u64,
-}
-
 /// An address and port that clients dial.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -166,7 +145,7 @@ pub struct Frontend {
     pub frontend: String,
     /// `internal` for clients in the cluster, `external` for those outside.
     pub scope: String,
-    /// Classes of a route; without a route, one class with all backends.
+    /// Who serves it, with shares; what has no backend is refused.
     pub classes: Vec<Class>,
     /// Seconds of client affinity; 0 without.
     pub affinity_secs: u32,
@@ -196,8 +175,6 @@ pub struct Backend {
     pub pod: Option<String>,
     /// It is on this node.
     pub local: bool,
-    /// It serves only until it goes.
-    pub terminating: bool,
 }
 
 /// A policy, and whom it selects on this node.
@@ -264,7 +241,7 @@ pub struct Tracked {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flow {
-    /// Seconds since the epoch, with a fraction, as text.
+    /// When it was heard of, by RFC 3339.
     pub time: String,
     /// `allowed` or `dropped`.
     pub verdict: String,

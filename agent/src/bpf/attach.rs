@@ -9,7 +9,9 @@ use std::{
 use dataplane_common::abi::{Subject, name, subject_flags, subject_state};
 
 use super::{
-    Dataplane, Error, Table, clsact,
+    Dataplane, Error, Table,
+    cleanup::detach_pinned,
+    clsact,
     pin::remove,
     program::Hook,
     sys::{self, LinkInfo, TCX_INGRESS, Target},
@@ -95,6 +97,17 @@ impl Dataplane {
             direct.put(&place, &Subject::default())?;
         }
         overflow.delete(&ifindex).map(drop)
+    }
+
+    /// True if the device's egress has programs of others. Where that cannot be asked, it counts as
+    /// if there were some: packets then take the way on which they see them.
+    pub fn has_foreign_egress(&self, ifindex: u32) -> bool {
+        match sys::query_tcx(ifindex, Hook::ToPod.attach_type()) {
+            Ok(attached) => attached
+                .iter()
+                .any(|entry| !self.own.program(entry.program)),
+            Err(_) => self.mode == AttachMode::Tcx,
+        }
     }
 
     /// Puts this agent's programs into every link that is pinned, and drops links without device.
@@ -222,8 +235,8 @@ impl Dataplane {
     ) -> Result<(), Error> {
         for hook in hooks {
             let pin = hook.pin(ifindex);
+            detach_pinned(&self.pins.link(&pin))?;
             self.held().remove(&pin);
-            remove(&self.pins.link(&pin))?;
             if self.mode == AttachMode::Clsact {
                 clsact::detach(hook, name).map_err(|source| attach_error(hook, name, source))?;
             }

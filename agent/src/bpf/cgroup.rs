@@ -13,6 +13,7 @@ use std::{
 use super::{
     Dataplane, Error,
     attach::link_info,
+    cleanup::detach_pinned,
     pin::remove,
     program::SOCKET_HOOKS,
     sys::{self, Target},
@@ -51,8 +52,8 @@ impl Dataplane {
     pub fn detach_cgroup(&self) -> Result<(), Error> {
         // In reverse: no new socket is translated once the answers' hooks go.
         for (program, _) in SOCKET_HOOKS.into_iter().rev() {
+            detach_pinned(&self.pins.link(program))?;
             self.held().remove(program);
-            remove(&self.pins.link(program))?;
         }
         Ok(())
     }

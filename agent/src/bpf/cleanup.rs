@@ -62,8 +62,7 @@ fn remove_version(version: &Path, report: &mut CleanupReport) -> Result<(), Erro
     };
     let (links, pins) = part("links")?;
     for (_, pin) in pins {
-        detach(&pin)?;
-        report.links += usize::from(remove(&pin)?);
+        report.links += usize::from(detach_pinned(&pin)?);
     }
     let (programs, pins) = part("progs")?;
     detach_filters()?;
@@ -80,21 +79,24 @@ fn remove_version(version: &Path, report: &mut CleanupReport) -> Result<(), Erro
     remove_directory(version)
 }
 
-/// Detaches a link even if a running agent holds it.
-fn detach(pin: &Path) -> Result<(), Error> {
+/// Detaches a pinned link, whoever else holds it, and removes the pin; false if there is none.
+/// Removing the pin alone would detach at some later time.
+pub(super) fn detach_pinned(pin: &Path) -> Result<bool, Error> {
+    if !pin.exists() {
+        return Ok(false);
+    }
     let link = sys::obj_get(pin).map_err(|error| Error::file("opening", pin, error))?;
     match sys::link_detach(link.as_fd()) {
-        Ok(()) => Ok(()),
         // Its device is gone, or this kind cannot be: removing the pin is all there is to do.
         Err(error)
-            if matches!(
+            if !matches!(
                 error.raw_os_error(),
                 Some(libc::ENOLINK | libc::EOPNOTSUPP | libc::EINVAL)
             ) =>
         {
-            Ok(())
+            Err(Error::file("detaching", pin, error))
         }
-        Err(error) => Err(Error::file("detaching", pin, error)),
+        _ => remove(pin),
     }
 }
 

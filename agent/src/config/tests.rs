@@ -1,7 +1,7 @@
 use super::*;
 
 fn file(text: &str) -> File {
-    serde_saphyr::from_str(text).expect("a file")
+    parse(text).expect("a file")
 }
 
 fn args() -> AgentArgs {
@@ -58,7 +58,7 @@ fn the_environment_goes_before_the_file() {
 
 #[test]
 fn unknown_settings_are_errors() {
-    let error = serde_saphyr::from_str::<File>("nodeNam: x\n").expect_err("an unknown field");
+    let error = parse("nodeNam: x\n").expect_err("an unknown field");
     let text = error.to_string();
     assert!(
         text.contains("nodeNam") && text.contains("line 1"),

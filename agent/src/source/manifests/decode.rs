@@ -2,13 +2,12 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use super::input::{Fault, Input, Read};
 use super::split;
 use crate::source::core::{NetworkPolicy, NetworkPolicySpec};
 use crate::source::schema::{LabelSelector, ObjectMeta};
 use crate::source::{Kind, Object, ObjectKey};
+use crate::yaml::{Fault, Node, Read};
 
 /// What a document is.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,50 +43,30 @@ pub struct Bad {
     pub closed: Option<Box<NetworkPolicy>>,
 }
 
-/// The objects of a YAML stream.
-pub fn yaml(text: &str) -> Vec<Decoded> {
+/// The objects of a YAML stream; a JSON file is one with one document.
+pub fn decode(text: &str) -> Vec<Decoded> {
     let mut found = Vec::new();
     for document in split::documents(text) {
         let place = Place {
-            begins: document.line,
             lines_before: document.lines_before,
             prefix: String::new(),
         };
-        decode(Input::Yaml(document.text), &place, &mut found);
-    }
-    found
-}
-
-/// The objects of a JSON file: one, or a list.
-pub fn json(text: &str) -> Vec<Decoded> {
-    let mut found = Vec::new();
-    if !text.trim().is_empty() {
-        let place = Place {
-            begins: 1,
-            lines_before: 0,
-            prefix: String::new(),
-        };
-        decode(Input::Json(text), &place, &mut found);
+        match Node::parse(document.text) {
+            Ok(node) => decode_node(&node, document.line, &place, &mut found),
+            Err(fault) => found.push(place.bad(None, &fault)),
+        }
     }
     found
 }
 
 /// Where a document stands in its file.
 struct Place {
-    begins: u32,
     lines_before: u32,
     /// Prefix for paths of fields: `items[3]` for an item of a list.
     prefix: String,
 }
 
 impl Place {
-    fn line(&self, fault: &Fault) -> u32 {
-        match fault.line {
-            0 => self.begins,
-            line => self.lines_before + line,
-        }
-    }
-
     fn path(&self, field: &str) -> String {
         match (self.prefix.is_empty(), field.is_empty()) {
             (true, _) => field.to_owned(),
@@ -98,7 +77,7 @@ impl Place {
 
     fn bad(&self, key: Option<ObjectKey>, fault: &Fault) -> Decoded {
         Decoded {
-            line: self.line(fault),
+            line: self.lines_before + fault.line,
             content: Content::Bad(Bad {
                 key,
                 field: self.path(&fault.field),
@@ -125,8 +104,8 @@ struct HeadMeta {
     generate_name: Option<String>,
 }
 
-fn decode(input: Input<'_>, place: &Place, found: &mut Vec<Decoded>) {
-    let head = match input.read::<Head>() {
+fn decode_node(node: &Node, line: u32, place: &Place, found: &mut Vec<Decoded>) {
+    let head = match node.read::<Head>() {
         Ok(read) => read.value,
         Err(fault) => return found.push(place.bad(None, &fault)),
     };
@@ -136,53 +115,57 @@ fn decode(input: Input<'_>, place: &Place, found: &mut Vec<Decoded>) {
         } else {
             "apiVersion"
         };
-        return found.push(place.bad(
-            None,
-            &fault(missing, "missing: say what object this is, for example `apiVersion: v1` and `kind: Service`"),
-        ));
+        let remedy =
+            "missing: say what object this is, for example `apiVersion: v1` and `kind: Service`";
+        return found.push(place.bad(None, &fault(node, missing, remedy)));
     }
     let (group, version) = head
         .api_version
         .rsplit_once('/')
         .unwrap_or(("", &head.api_version));
     if group.is_empty() && head.kind == "List" {
-        return decode_list(input, place, found);
+        for (index, item) in node.items("items").iter().enumerate() {
+            let place = Place {
+                lines_before: place.lines_before,
+                prefix: place.path(&format!("items[{index}]")),
+            };
+            decode_node(item, place.lines_before + item.line, &place, found);
+        }
+        return;
     }
     found.push(match Kind::find(group, &head.kind) {
-        Some(kind) => decode_object(input, kind, version, &head, place),
+        Some(kind) => decode_object(node, kind, version, &head, line, place),
         None => Decoded {
-            line: place.begins,
+            line,
             content: Content::Skipped(format!("{}/{}", head.api_version, head.kind)),
         },
     });
 }
 
 fn decode_object(
-    input: Input<'_>,
+    node: &Node,
     kind: Kind,
     version: &str,
     head: &Head,
+    line: u32,
     place: &Place,
 ) -> Decoded {
-    let key = match object_key(kind, head) {
+    let key = match object_key(node, kind, head) {
         Ok(key) => key,
         Err(fault) => return place.bad(None, &fault),
     };
     let read = if kind.api().1.contains(&version) {
-        read_object(input, kind)
+        read_object(node, kind)
     } else {
         let wanted = kind.api_version();
-        Err(fault(
-            "apiVersion",
-            &format!(
-                "{} is not a version of {kind} that is understood: write {wanted}",
-                head.api_version
-            ),
-        ))
+        let given = &head.api_version;
+        let remedy =
+            format!("{given} is not a version of {kind} that is understood: write {wanted}");
+        Err(fault(node, "apiVersion", &remedy))
     };
     match read {
         Ok((object, unknown)) => Decoded {
-            line: place.begins,
+            line,
             content: Content::Object(
                 object,
                 unknown.iter().map(|path| place.path(path)).collect(),
@@ -193,81 +176,79 @@ fn decode_object(
             if let Content::Bad(bad) = &mut decoded.content
                 && kind == Kind::NetworkPolicy
             {
-                bad.closed = Some(Box::new(closed_policy(input, &key)));
+                bad.closed = Some(Box::new(closed_policy(node, &key)));
             }
             decoded
         }
     }
 }
 
-fn object_key(kind: Kind, head: &Head) -> Result<ObjectKey, Fault> {
+fn object_key(node: &Node, kind: Kind, head: &Head) -> Result<ObjectKey, Fault> {
     let none = HeadMeta::default();
     let meta = head.metadata.as_ref().unwrap_or(&none);
     let name = match meta.name.as_deref() {
         Some(name) if !name.is_empty() => name,
         _ if meta.generate_name.is_some() => {
+            let remedy = "only the API server makes names: give metadata.name";
+            return Err(fault(node, "metadata.generateName", remedy));
+        }
+        _ => {
             return Err(fault(
-                "metadata.generateName",
-                "only the API server makes names: give metadata.name",
+                node,
+                "metadata.name",
+                "missing: every object needs a name",
             ));
         }
-        _ => return Err(fault("metadata.name", "missing: every object needs a name")),
     };
-    check_name("metadata.name", name)?;
-    if let Some(namespace) = &meta.namespace {
-        check_name("metadata.namespace", namespace)?;
+    for (field, name) in [
+        ("metadata.name", Some(name)),
+        ("metadata.namespace", meta.namespace.as_deref()),
+    ] {
+        if let Some(name) = name.filter(|name| !is_name(name)) {
+            let remedy =
+                format!("{name:?} is not a name: use at most 253 of a-z, 0-9, '-' and '.'");
+            return Err(fault(node, field, &remedy));
+        }
     }
     Ok(ObjectKey::new(kind, meta.namespace.as_deref(), name))
 }
 
-fn check_name(field: &str, name: &str) -> Result<(), Fault> {
+fn is_name(name: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    if name.len() <= 253 && name.bytes().all(allowed) {
-        return Ok(());
-    }
-    Err(fault(
-        field,
-        &format!("{name:?} is not a name: use at most 253 of a-z, 0-9, '-' and '.'"),
-    ))
+    name.len() <= 253 && name.bytes().all(allowed)
 }
 
-fn read_object(input: Input<'_>, kind: Kind) -> Result<(Object, Vec<String>), Fault> {
+fn read_object(node: &Node, kind: Kind) -> Result<(Object, Vec<String>), Fault> {
     fn one<T: DeserializeOwned>(
-        input: Input<'_>,
+        node: &Node,
         wrap: impl FnOnce(Box<T>) -> Object,
     ) -> Result<(Object, Vec<String>), Fault> {
-        let Read { value, unknown } = input.read::<T>()?;
+        let Read { value, unknown } = node.read::<T>()?;
         Ok((wrap(Box::new(value)), unknown))
     }
     match kind {
-        Kind::Namespace => one(input, Object::Namespace),
-        Kind::Node => one(input, Object::Node),
-        Kind::Pod => one(input, Object::Pod),
-        Kind::Service => one(input, Object::Service),
-        Kind::EndpointSlice => one(input, Object::EndpointSlice),
-        Kind::NetworkPolicy => one(input, Object::NetworkPolicy),
-        Kind::HttpRoute => one(input, Object::HttpRoute),
-        Kind::TcpRoute => one(input, Object::TcpRoute),
-        Kind::UdpRoute => one(input, Object::UdpRoute),
-        Kind::VirtualService => one(input, Object::VirtualService),
-        Kind::DestinationRule => one(input, Object::DestinationRule),
+        Kind::Namespace => one(node, Object::Namespace),
+        Kind::Node => one(node, Object::Node),
+        Kind::Pod => one(node, Object::Pod),
+        Kind::Service => one(node, Object::Service),
+        Kind::EndpointSlice => one(node, Object::EndpointSlice),
+        Kind::NetworkPolicy => one(node, Object::NetworkPolicy),
+        Kind::HttpRoute => one(node, Object::HttpRoute),
+        Kind::TcpRoute => one(node, Object::TcpRoute),
+        Kind::UdpRoute => one(node, Object::UdpRoute),
+        Kind::VirtualService => one(node, Object::VirtualService),
+        Kind::DestinationRule => one(node, Object::DestinationRule),
     }
 }
 
 /// A policy for the pods of one that cannot be read, which allows nothing.
-fn closed_policy(input: Input<'_>, key: &ObjectKey) -> NetworkPolicy {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Loose {
-        spec: Value,
-    }
-    let spec = input
-        .read::<Loose>()
-        .map_or(Value::Null, |read| read.value.spec);
-    let part = |name: &str| spec.get(name).cloned().unwrap_or(Value::Null);
-    let pod_selector = serde_json::from_value::<LabelSelector>(part("podSelector")).ok();
-    let types = serde_json::from_value::<Vec<String>>(part("policyTypes")).ok();
+fn closed_policy(node: &Node, key: &ObjectKey) -> NetworkPolicy {
+    let spec = node.get("spec");
+    let part = |name: &str| spec.and_then(|spec| spec.get(name));
+    let pod_selector = part("podSelector").and_then(|node| node.read::<LabelSelector>().ok());
+    let both = || vec!["Ingress".to_owned(), "Egress".to_owned()];
+    let types = part("policyTypes").and_then(|node| node.read::<Vec<String>>().ok());
     NetworkPolicy {
         metadata: ObjectMeta {
             name: Some(key.name.clone()),
@@ -275,60 +256,25 @@ fn closed_policy(input: Input<'_>, key: &ObjectKey) -> NetworkPolicy {
             ..ObjectMeta::default()
         },
         spec: NetworkPolicySpec {
-            pod_selector: pod_selector.unwrap_or_default(),
-            policy_types: types.unwrap_or_else(|| vec!["Ingress".into(), "Egress".into()]),
+            pod_selector: pod_selector.map(|read| read.value).unwrap_or_default(),
+            policy_types: types.map_or_else(both, |read| read.value),
             ..NetworkPolicySpec::default()
         },
         ..NetworkPolicy::default()
     }
 }
 
-fn decode_list(input: Input<'_>, place: &Place, found: &mut Vec<Decoded>) {
-    #[derive(Deserialize)]
-    struct Lines {
-        #[serde(default)]
-        items: Vec<serde_saphyr::Spanned<serde::de::IgnoredAny>>,
-    }
-    #[derive(Deserialize)]
-    struct List {
-        #[serde(default)]
-        items: Vec<Value>,
-    }
-    let list = match input.read::<List>() {
-        Ok(read) => read.value,
-        Err(fault) => return found.push(place.bad(None, &fault)),
-    };
-    let lines: Vec<u32> = match input {
-        Input::Yaml(text) => {
-            serde_saphyr::from_str_with_options::<Lines>(text, super::input::options())
-                .map(|read| {
-                    let line = |item: &serde_saphyr::Spanned<_>| item.referenced.line();
-                    read.items
-                        .iter()
-                        .map(|item| u32::try_from(line(item)).unwrap_or(0))
-                        .collect()
-                })
-                .unwrap_or_default()
+/// A fault of a field, with the line of the nearest node that exists.
+fn fault(node: &Node, field: &str, message: &str) -> Fault {
+    let mut nearest = node;
+    for part in field.split('.') {
+        match nearest.get(part) {
+            Some(child) => nearest = child,
+            None => break,
         }
-        Input::Json(_) | Input::Item(_) => Vec::new(),
-    };
-    for (index, item) in list.items.iter().enumerate() {
-        let begins = match lines.get(index) {
-            Some(&line) if line > 0 => place.lines_before + line,
-            _ => place.begins,
-        };
-        let item_place = Place {
-            begins,
-            lines_before: place.lines_before,
-            prefix: place.path(&format!("items[{index}]")),
-        };
-        decode(Input::Item(item), &item_place, found);
     }
-}
-
-fn fault(field: &str, message: &str) -> Fault {
     Fault {
-        line: 0,
+        line: nearest.line,
         field: field.to_owned(),
         message: message.to_owned(),
     }

@@ -42,12 +42,8 @@ pub struct Parsed {
 impl Parsed {
     /// Reads a file's bytes.
     pub fn new(path: &Path, bytes: &[u8]) -> Self {
-        let is_json = path
-            .extension()
-            .is_some_and(|extension| extension == "json");
         let decoded = match std::str::from_utf8(bytes) {
-            Ok(text) if is_json => decode::json(text),
-            Ok(text) => decode::yaml(text),
+            Ok(text) => decode::decode(text),
             Err(error) => {
                 let before = &bytes[..error.valid_up_to()];
                 let lines = before.iter().filter(|&&byte| byte == b'\n').count();

@@ -6,7 +6,6 @@
 
 mod decode;
 mod folder;
-mod input;
 mod split;
 mod tree;
 mod watch;

@@ -1,7 +1,7 @@
 use super::*;
 
 fn keys(text: &str) -> Vec<String> {
-    yaml(text)
+    decode(text)
         .into_iter()
         .map(|decoded| match decoded.content {
             Content::Object(object, _) => format!("{} {}", decoded.line, object.key()),
@@ -78,7 +78,7 @@ fn lists_are_opened_and_their_items_have_lines() {
 #[test]
 fn json_lists_are_opened_too() {
     let text = r#"{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"v1","kind":"Node","metadata":{"name":"n"}}]}"#;
-    let found = json(text);
+    let found = decode(text);
     assert!(
         matches!(&found[..], [Decoded { content: Content::Object(object, _), .. }] if object.key().to_string() == "Node n")
     );
@@ -88,7 +88,7 @@ fn json_lists_are_opened_too() {
 fn an_unreadable_policy_is_closed() {
     let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n\
         spec:\n  podSelector: {matchLabels: {app: x}}\n  policyTypes: [Ingress]\n  ingress: nonsense\n";
-    let found = yaml(text);
+    let found = decode(text);
     let [
         Decoded {
             content:
@@ -112,7 +112,7 @@ fn an_unreadable_policy_is_closed() {
 fn an_unreadable_selector_closes_the_namespace() {
     let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n\
         spec:\n  podSelector: nonsense\n";
-    let found = yaml(text);
+    let found = decode(text);
     let [
         Decoded {
             content:

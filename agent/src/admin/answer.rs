@@ -1,0 +1,367 @@
+//! Answers to requests, from the agent's state and the maps.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use dataplane_common::abi::{ServiceKey, name, scope, service_flags};
+use dataplane_model::eval;
+use dataplane_model::ids::IdKind;
+use dataplane_model::snapshot::{Direction, NetworkPolicy};
+use dataplane_model::tables::{Family, MapId, Tables};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::names::{Names, protocol};
+use super::protocol::{
+    Attachments, Backend, Class, Conntrack, Frontend, MapUse, Plans, PodDevice, Policy, Request,
+    Response, Status, Tracked,
+};
+use crate::bpf::{Dataplane, Jiffies};
+use crate::config::Settings;
+use crate::convert::Converter;
+use crate::observe::{conntrack, drops};
+use crate::run::{Devices, Engine};
+use crate::source::manifests::Manifests;
+
+/// The agent's state.
+pub struct View<'a> {
+    /// Settings.
+    pub settings: &'a Settings,
+    /// Programs and maps.
+    pub dataplane: &'a Dataplane,
+    /// Devices.
+    pub devices: &'a Devices,
+    /// Snapshot, desired and written maps.
+    pub engine: &'a Engine,
+    /// What is wrong with objects.
+    pub converter: &'a Converter,
+    /// What is wrong with files.
+    pub manifests: &'a Manifests,
+    /// Time since the agent's start.
+    pub uptime: Duration,
+    /// Jiffies per second.
+    pub hz: u32,
+}
+
+/// Answers a request.
+pub fn answer(view: &View<'_>, request: &Request) -> Response<Value> {
+    match request {
+        Request::Status => pack(view.status()),
+        Request::Services => pack(Ok(view.services())),
+        Request::Policies => pack(Ok(view.policies())),
+        Request::Conntrack { limit } => pack(view.conntrack(*limit)),
+        Request::Flows => Response::Error("flows are streamed, not answered".to_owned()),
+    }
+}
+
+fn pack<T: Serialize>(answer: Result<T, String>) -> Response<Value> {
+    let value = answer.and_then(|answer| serde_json::to_value(answer).map_err(|e| e.to_string()));
+    match value {
+        Ok(value) => Response::Ok(value),
+        Err(text) => Response::Error(text),
+    }
+}
+
+impl View<'_> {
+    fn status(&self) -> Result<Status, String> {
+        let drops = drops::read(self.dataplane.maps()).map_err(|error| error.to_string())?;
+        let snapshot = self.engine.snapshot();
+        let mut problems = self.manifests.problems();
+        problems.extend(self.converter.problems().cloned());
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            node: self.settings.node_name.clone(),
+            uptime_secs: self.uptime.as_secs(),
+            in_sync: self.engine.history().in_sync,
+            awaited: snapshot
+                .awaited
+                .iter()
+                .map(|kind| format!("{kind:?}"))
+                .collect(),
+            modes: self.modes(),
+            attachments: self.attachments(),
+            objects: self.objects(),
+            maps: self.maps()?,
+            drops: drops
+                .into_iter()
+                .map(|(reason, count)| (reason.name().to_owned(), count))
+                .collect(),
+            plans: self.plans(),
+            problems,
+            notices: self
+                .engine
+                .desired()
+                .notices
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            skipped: self.manifests.skipped(),
+        })
+    }
+
+    fn modes(&self) -> BTreeMap<String, String> {
+        let choose = |on: bool, [yes, no]: [&str; 2]| if on { yes } else { no }.to_owned();
+        let settings = self.settings;
+        [
+            ("services", choose(settings.services, ["on", "off"])),
+            ("policy", choose(settings.policy, ["enforce", "off"])),
+            (
+                "forwarding",
+                choose(settings.redirect, ["redirect", "stack"]),
+            ),
+            (
+                "socketLB",
+                choose(settings.socket_lb && settings.services, ["host", "off"]),
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    fn attachments(&self) -> Attachments {
+        let names = Names::new(self.engine.snapshot(), self.engine.ids());
+        let pods = self
+            .devices
+            .pods()
+            .iter()
+            .map(|(&ifindex, device)| PodDevice {
+                name: device.name.clone(),
+                ifindex,
+                addresses: device.addresses.clone(),
+                pod: names.device(ifindex),
+            });
+        Attachments {
+            mode: format!("{:?}", self.dataplane.attach_mode()).to_lowercase(),
+            pods: pods.collect(),
+            uplinks: self.devices.uplinks().cloned().collect(),
+            failures: self.devices.failures(),
+            adopted: self.devices.adopted(),
+        }
+    }
+
+    fn objects(&self) -> BTreeMap<String, usize> {
+        let snapshot = self.engine.snapshot();
+        [
+            ("namespaces", snapshot.namespaces.len()),
+            ("nodes", snapshot.nodes.len()),
+            ("pods", snapshot.pods.len()),
+            ("services", snapshot.services.len()),
+            ("endpointSlices", snapshot.slices.len()),
+            ("networkPolicies", snapshot.policies.len()),
+            ("routes", snapshot.routes.len()),
+        ]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into()
+    }
+
+    fn maps(&self) -> Result<Vec<MapUse>, String> {
+        let tables = &self.engine.written().tables;
+        let mut maps: Vec<MapUse> = MapId::ALL
+            .into_iter()
+            .filter(|&id| id != MapId::Epoch)
+            .map(|id| MapUse {
+                name: id.name().to_owned(),
+                entries: tables.len(id) as u64,
+                capacity: self.engine.store().capacity(id).into(),
+            })
+            .collect();
+        let flows = self.flows()?;
+        for (map, is_v4) in name::CONNTRACK.into_iter().zip([true, false]) {
+            let of_family = flows.iter().filter(|flow| flow.client.is_ipv4() == is_v4);
+            let raw = self
+                .dataplane
+                .maps()
+                .raw(map)
+                .map_err(|error| error.to_string())?;
+            maps.push(MapUse {
+                name: map.to_owned(),
+                // A flow through a frontend has two entries.
+                entries: of_family
+                    .map(|flow| 1 + u64::from(flow.frontend != 0))
+                    .sum(),
+                capacity: raw.info().max_entries.into(),
+            });
+        }
+        Ok(maps)
+    }
+
+    fn plans(&self) -> Plans {
+        let history = self.engine.history();
+        Plans {
+            done: history.done,
+            failed: history.failed,
+            last_secs_ago: history.last.map(|at| at.elapsed().as_secs()),
+            last_micros: history.last_took.as_micros() as u64,
+            last_operations: history.last_operations,
+            pending: history.pending.clone(),
+            epoch: self.engine.written().epoch,
+        }
+    }
+
+    fn flows(&self) -> Result<Vec<conntrack::Flow>, String> {
+        let clock = Jiffies::new().and_then(|jiffies| jiffies.now_low());
+        let now = clock.map_err(|error| error.to_string())?;
+        conntrack::list(self.dataplane.maps(), now, self.hz).map_err(|error| error.to_string())
+    }
+
+    fn services(&self) -> Vec<Frontend> {
+        let tables = &self.engine.desired().tables;
+        let names = Names::new(self.engine.snapshot(), self.engine.ids());
+        let mut list = Vec::new();
+        self.frontends(tables, &tables.v4.services, &names, &mut list);
+        self.frontends(tables, &tables.v6.services, &names, &mut list);
+        list.sort_by(|a, b| {
+            (&a.service, &a.frontend, &a.scope).cmp(&(&b.service, &b.frontend, &b.scope))
+        });
+        list
+    }
+
+    fn frontends<A: Family>(
+        &self,
+        tables: &Tables,
+        services: &BTreeMap<ServiceKey<A>, dataplane_common::abi::ServiceVal>,
+        names: &Names,
+        list: &mut Vec<Frontend>,
+    ) {
+        for (key, value) in services {
+            let (ip, port) = (key.addr.to_ip(), key.port.number());
+            let Some(serving) = eval::serving(tables, ip, port, key.proto, key.scope) else {
+                continue;
+            };
+            let service = self.engine.ids().name(IdKind::Frontend, value.frontend);
+            list.push(Frontend {
+                service: service.map(ToString::to_string).unwrap_or_default(),
+                frontend: format!(
+                    "{}/{}",
+                    std::net::SocketAddr::new(ip, port),
+                    protocol(key.proto)
+                ),
+                scope: if key.scope == scope::EXTERNAL {
+                    "external"
+                } else {
+                    "internal"
+                }
+                .to_owned(),
+                classes: classes(&serving, names),
+                affinity_secs: value.affinity_secs,
+                flags: flags(value.flags),
+            });
+        }
+    }
+
+    fn policies(&self) -> Vec<Policy> {
+        let snapshot = self.engine.snapshot();
+        let mine = |policy: &NetworkPolicy| {
+            let selected = snapshot.pods.values().filter(|pod| {
+                pod.is_policy_pod()
+                    && pod.key.namespace == policy.key.namespace
+                    && policy.pods.matches(&pod.labels)
+            });
+            let (mut here, mut all) = (Vec::new(), 0);
+            for pod in selected {
+                all += 1;
+                if pod.node.as_ref() == Some(&snapshot.node.name) {
+                    here.push(pod.key.to_string());
+                }
+            }
+            (here, all)
+        };
+        let policies = snapshot.policies.values().map(|policy| {
+            let (pods, pods_in_cluster) = mine(policy);
+            Policy {
+                policy: policy.key.to_string(),
+                selector: policy.pods.to_string(),
+                ingress_rules: policy.rules(Direction::Ingress).map(<[_]>::len),
+                egress_rules: policy.rules(Direction::Egress).map(<[_]>::len),
+                pods,
+                pods_in_cluster,
+            }
+        });
+        policies.collect()
+    }
+
+    fn conntrack(&self, limit: usize) -> Result<Conntrack, String> {
+        let names = Names::new(self.engine.snapshot(), self.engine.ids());
+        let flows = self.flows()?;
+        let truncated = limit != 0 && flows.len() > limit;
+        let limit = if limit == 0 { flows.len() } else { limit };
+        let flows = flows
+            .into_iter()
+            .take(limit)
+            .map(|flow| tracked(flow, &names));
+        Ok(Conntrack {
+            flows: flows.collect(),
+            truncated,
+        })
+    }
+}
+
+fn classes(serving: &eval::Serving, names: &Names) -> Vec<Class> {
+    let mut classes: Vec<Class> = serving
+        .backends
+        .iter()
+        .map(|share| Class {
+            percent: (share.share * 10_000.0).round() / 100.0,
+            backends: vec![Backend {
+                address: std::net::SocketAddr::new(share.addr, share.port).to_string(),
+                pod: names.owner(share.addr),
+                local: names.is_local(share.addr),
+            }],
+        })
+        .collect();
+    if serving.refused > 0.0 {
+        classes.push(Class {
+            percent: (serving.refused * 10_000.0).round() / 100.0,
+            backends: Vec::new(),
+        });
+    }
+    classes
+}
+
+fn flags(bits: u16) -> Vec<String> {
+    let known = [
+        (service_flags::DROP_IF_EMPTY, "drop-if-empty"),
+        (service_flags::SNAT_REMOTE, "snat-remote"),
+        (service_flags::NODE_ADDRESS, "node-address"),
+    ];
+    let set = known.into_iter().filter(|(bit, _)| bits & bit != 0);
+    set.map(|(_, name)| name.to_owned()).collect()
+}
+
+fn tracked(flow: conntrack::Flow, names: &Names) -> Tracked {
+    let shown = |address: std::net::SocketAddr| {
+        if address.port() == 0 {
+            address.ip().to_string()
+        } else {
+            address.to_string()
+        }
+    };
+    let translated = flow.responder != flow.destination;
+    let mut flags = Vec::new();
+    for (set, name) in [(flow.replied, "replied"), (flow.redirected, "redirect")] {
+        if set {
+            flags.push(name.to_owned());
+        }
+    }
+    let responder: IpAddr = flow.responder.ip();
+    Tracked {
+        protocol: flow.protocol,
+        source: shown(flow.client),
+        destination: shown(flow.destination),
+        backend: translated.then(|| shown(flow.responder)),
+        translated_source: flow.source.map(shown),
+        source_pod: names.owner(flow.client.ip()),
+        destination_pod: names.owner(responder),
+        service: names.frontend(flow.frontend),
+        state: flow.denied.map_or_else(
+            || flow.state.name().to_owned(),
+            |reason| format!("denied ({reason})"),
+        ),
+        flags,
+        idle_secs: flow.idle_secs.into(),
+        egress_rule: names.rule(flow.egress_rule),
+        ingress_rule: names.rule(flow.ingress_rule),
+    }
+}

@@ -1,0 +1,79 @@
+//! Verdicts as they are made, with names.
+
+use std::io;
+use std::sync::Arc;
+
+use dataplane_common::abi::{FlowEvent, hook};
+use dataplane_common::verdict::DropReason;
+use dataplane_model::snapshot::Direction;
+use jiff::Timestamp;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::watch;
+
+use super::names::{Names, endpoint, ip, is_none, protocol};
+use super::protocol::{Flow, Response};
+use super::server::send;
+use crate::observe::events::{Heard, Hub};
+
+/// Sends verdicts until the listener goes away.
+pub(super) async fn stream(
+    write: &mut OwnedWriteHalf,
+    hub: &Hub,
+    names: watch::Receiver<Arc<Names>>,
+) -> io::Result<()> {
+    let mut listening = match hub.subscribe() {
+        Ok(listening) => listening,
+        Err(error) => return send(write, &Response::<Flow>::Error(error.to_string())).await,
+    };
+    let mut lost = 0;
+    while let Some(heard) = listening.next().await {
+        match heard {
+            Heard::Lost(count) => lost += count,
+            Heard::Event(event) => {
+                let names = Arc::clone(&names.borrow());
+                let flow = flow(&event, &names, std::mem::take(&mut lost));
+                send(write, &Response::Ok(flow)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn flow(event: &FlowEvent, names: &Names, lost_before: u64) -> Flow {
+    let reason = DropReason::from_code(event.reason);
+    let (source, destination) = (ip(event.src), ip(event.dst));
+    let backend = (!is_none(event.backend)).then(|| ip(event.backend));
+    let source_pod = names.owner(source);
+    let destination_pod = names.owner(backend.unwrap_or(destination));
+    let isolated = |pod: &Option<String>, direction| match pod {
+        Some(pod) => names.isolated_by(pod, direction),
+        None => Vec::new(),
+    };
+    let isolated_by = match reason {
+        Some(DropReason::PolicyEgress) => isolated(&source_pod, Direction::Egress),
+        Some(DropReason::PolicyIngress) => isolated(&destination_pod, Direction::Ingress),
+        _ => Vec::new(),
+    };
+    Flow {
+        time: Timestamp::now().to_string(),
+        verdict: if reason.is_some() {
+            "dropped"
+        } else {
+            "allowed"
+        }
+        .to_owned(),
+        reason: reason.map(|reason| reason.name().to_owned()),
+        hook: hook::name(event.hook).to_owned(),
+        protocol: protocol(event.proto),
+        source: endpoint(source, event.src_port),
+        source_pod,
+        destination: endpoint(destination, event.dst_port),
+        destination_pod,
+        backend: backend.map(|backend| endpoint(backend, event.backend_port)),
+        service: names.frontend(event.frontend),
+        egress_rule: names.rule(event.egress_rule),
+        ingress_rule: names.rule(event.ingress_rule),
+        isolated_by,
+        lost_before,
+    }
+}

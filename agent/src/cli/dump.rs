@@ -1,0 +1,211 @@
+//! `sluice dump`: manifests compiled to tables, without a kernel. Each pod of the node gets a device
+//! of its own, numbered in the order of the pods' names.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, bail};
+use dataplane_common::abi::{CidrKey, PortSpan, RulesetVal, Subject, peer, scope, subject_state};
+use dataplane_model::compile::compile;
+use dataplane_model::ids::{IdKind, IdTable};
+use dataplane_model::snapshot::{Event, Interface, NodeConfig, Object, Snapshot};
+use dataplane_model::tables::{Family, FamilyTables, Tables};
+
+use super::print;
+use crate::admin::names::protocol;
+use crate::args::{DumpArgs, Output};
+use crate::config;
+use crate::convert::Converter;
+use crate::source::manifests;
+
+/// Compiles a folder and prints its tables, sorted.
+pub(super) fn dump(args: &DumpArgs) -> Result<()> {
+    let (changes, problems) = manifests::read_once(&args.manifests)?;
+    let mut converter = Converter::default();
+    let mut snapshot = Snapshot::new(
+        NodeConfig {
+            name: args.node_name.as_str().into(),
+            addresses: Vec::new(),
+            nodeport_addresses: config::prefixes(&args.node_port_addresses)?,
+        },
+        [],
+    );
+    for change in changes {
+        for event in converter.convert(change) {
+            snapshot.apply(event);
+        }
+    }
+    add_devices(&mut snapshot);
+    let mut ids = IdTable::default();
+    let desired = match compile(&snapshot, &mut ids) {
+        Ok(desired) => desired,
+        Err(errors) => {
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            bail!("{}", texts.join("; "));
+        }
+    };
+    let mut lines = lines(&desired.tables, &ids);
+    let problems = problems
+        .iter()
+        .chain(converter.problems())
+        .map(|problem| format!("problem {problem}"));
+    lines.extend(problems);
+    lines.extend(
+        desired
+            .notices
+            .iter()
+            .map(|notice| format!("notice {notice}")),
+    );
+    match args.output.output {
+        Output::Json => print(&serde_json::to_string_pretty(&lines)?),
+        Output::Table => print(&lines.join("\n")),
+    }
+}
+
+/// The node's addresses as its Node object has them, and a device for each of its pods.
+fn add_devices(snapshot: &mut Snapshot) {
+    if let Some(node) = snapshot.nodes.get(&snapshot.node.name) {
+        snapshot.node.addresses = node.addresses.clone();
+    }
+    let mine = snapshot
+        .pods
+        .values()
+        .filter(|pod| pod.is_policy_pod() && pod.node.as_ref() == Some(&snapshot.node.name));
+    let devices: Vec<Interface> = mine
+        .zip(1..)
+        .map(|(pod, ifindex)| Interface {
+            ifindex,
+            addresses: pod.ips.clone(),
+            redirect_ok: true,
+            ..Interface::default()
+        })
+        .collect();
+    for device in devices {
+        snapshot.apply(Event::Apply(Object::Interface(device)));
+    }
+}
+
+fn lines(tables: &Tables, ids: &IdTable) -> Vec<String> {
+    let mut lines = Vec::new();
+    family(&tables.v4, &mut lines);
+    family(&tables.v6, &mut lines);
+    for (place, slot) in &tables.slots {
+        lines.push(format!("slot {place} backend {}", slot.backend));
+    }
+    for (place, class) in &tables.classes {
+        lines.push(format!(
+            "class {place} threshold {:#010x} base {} count {} local {}",
+            class.threshold, class.base, class.count, class.local
+        ));
+    }
+    for (place, subject) in tables.subjects.iter().chain(&tables.subjects_overflow) {
+        lines.push(format!("subject {place} {}", self::subject(subject)));
+    }
+    for (number, ruleset) in &tables.rulesets {
+        lines.push(format!(
+            "ruleset {number} {}",
+            self::ruleset(tables, ruleset)
+        ));
+    }
+    for (key, row) in &tables.rows {
+        let peer = match key.peer {
+            peer::ANY => "any".to_owned(),
+            number if number & peer::CIDR != 0 => format!("cidr-set {}", number & !peer::CIDR),
+            number => format!("identity {number}"),
+        };
+        lines.push(format!(
+            "row ruleset {} class {} {peer} rule {}",
+            key.ruleset, key.class, row.rule
+        ));
+    }
+    for kind in IdKind::ALL {
+        named(kind, ids, &mut lines);
+    }
+    lines
+}
+
+fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
+    for (key, value) in &tables.services {
+        let frontend = SocketAddr::new(key.addr.to_ip(), key.port.number());
+        let clients = if key.scope == scope::EXTERNAL {
+            "external"
+        } else {
+            "internal"
+        };
+        lines.push(format!(
+            "service {frontend}/{} {clients} frontend {} service-port {} base {} count {} local {} \
+             class-base {} classes {} affinity {} flags {:#x}",
+            protocol(key.proto),
+            value.frontend,
+            value.service_port,
+            value.base,
+            value.count,
+            value.local,
+            value.class_base,
+            value.classes,
+            value.affinity_secs,
+            value.flags
+        ));
+    }
+    for (place, backend) in &tables.backends {
+        let address = SocketAddr::new(backend.addr.to_ip(), backend.port.number());
+        lines.push(format!(
+            "backend {place} {address} service-port {} generation {} flags {:#x}",
+            backend.service_port, backend.generation, backend.flags
+        ));
+    }
+    for (addr, value) in &tables.identities {
+        lines.push(format!(
+            "address {} identity {} device {} flags {:#x}",
+            addr.to_ip(),
+            value.identity,
+            value.ifindex,
+            value.flags
+        ));
+    }
+    for (key, value) in &tables.cidrs {
+        let length = key.prefix - CidrKey::<A>::LEAD_BITS;
+        lines.push(format!(
+            "cidr {}/{length} set {}",
+            key.addr.to_ip(),
+            value.set
+        ));
+    }
+}
+
+fn subject(subject: &Subject) -> String {
+    let state = match subject.state {
+        subject_state::MANAGED => "managed",
+        subject_state::SERVICES => "services",
+        _ => "closed",
+    };
+    let (v4, v6): (IpAddr, IpAddr) = (subject.addr4.to_ip(), subject.addr6.to_ip());
+    format!(
+        "device {} {state} {v4} {v6} identity {} egress {} ingress {} flags {:#x}",
+        subject.ifindex, subject.identity, subject.egress, subject.ingress, subject.flags
+    )
+}
+
+fn ruleset(tables: &Tables, ruleset: &RulesetVal) -> String {
+    let classes = |span: PortSpan| {
+        let bounds =
+            (span.base..span.base + span.count).filter_map(|place| tables.port_bounds.get(&place));
+        let texts: Vec<String> = bounds
+            .map(|bound| format!("{}:{}", bound.start, bound.class))
+            .collect();
+        texts.join(",")
+    };
+    format!(
+        "tcp {} udp {} sctp {} other {} flags {:#x}",
+        classes(ruleset.tcp),
+        classes(ruleset.udp),
+        classes(ruleset.sctp),
+        ruleset.other_class,
+        ruleset.flags
+    )
+}
+
+fn named(kind: IdKind, ids: &IdTable, lines: &mut Vec<String>) {
+    for (number, name) in ids.names(kind) {
+        lines.push(format!("name {kind:?} {number} {name}"));
+    }
+}

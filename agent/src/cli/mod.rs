@@ -1,0 +1,118 @@
+//! The command line: asks the agent and prints what it answers.
+
+mod client;
+mod dump;
+mod show;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin::protocol::{Conntrack, Flow, Frontend, Policy, Request, Status};
+use crate::args::{Cli, Command, ConntrackCommand, FlowArgs, ListCommand, Output, VerdictFilter};
+use crate::bpf;
+pub use client::Unreachable;
+
+/// Runs a command other than `agent`.
+///
+/// # Errors
+///
+/// What went wrong; [`Unreachable`] if no agent answers.
+pub fn run(cli: &Cli) -> Result<()> {
+    let socket = cli.socket();
+    match &cli.command {
+        Command::Agent(_) => Ok(()),
+        Command::Status(args) => {
+            ask::<Status>(&socket, &Request::Status, args.output, show::status)
+        }
+        Command::Service(ListCommand::List(args)) => {
+            ask::<Vec<Frontend>>(&socket, &Request::Services, args.output, |list| {
+                show::services(list)
+            })
+        }
+        Command::Policy(ListCommand::List(args)) => {
+            ask::<Vec<Policy>>(&socket, &Request::Policies, args.output, |list| {
+                show::policies(list)
+            })
+        }
+        Command::Conntrack(ConntrackCommand::List { limit, output }) => {
+            let request = Request::Conntrack { limit: *limit };
+            ask::<Conntrack>(&socket, &request, output.output, show::conntrack)
+        }
+        Command::Flow(args) => flows(&socket, args),
+        Command::Cleanup(args) => {
+            let report = bpf::cleanup(&args.bpffs)
+                .with_context(|| format!("cleaning up {}", args.bpffs.display()))?;
+            print(&format!(
+                "removed {} links, {} programs and {} maps",
+                report.links, report.programs, report.maps
+            ))
+        }
+        Command::Dump(args) => dump::dump(args),
+    }
+}
+
+fn ask<T: DeserializeOwned + Serialize>(
+    socket: &Path,
+    request: &Request,
+    output: Output,
+    table: impl Fn(&T) -> String,
+) -> Result<()> {
+    let answer: T = client::ask(socket, request)?;
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(&answer)?,
+        Output::Table => table(&answer),
+    };
+    print(&text)
+}
+
+fn print(text: &str) -> Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("writing the output"),
+    }
+}
+
+fn flows(socket: &Path, args: &FlowArgs) -> Result<()> {
+    let mut left = args.count.unwrap_or(usize::MAX);
+    let flows = client::stream(socket, &Request::Flows)?;
+    for flow in flows {
+        let flow: Flow = flow?;
+        if left == 0 {
+            break;
+        }
+        if !matches(&flow, args) {
+            continue;
+        }
+        match args.output.output {
+            Output::Json => print(&serde_json::to_string(&flow)?)?,
+            Output::Table => print(&show::flow(&flow))?,
+        }
+        left -= 1;
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn matches(flow: &Flow, args: &FlowArgs) -> bool {
+    let verdict = match args.verdict {
+        None => true,
+        Some(VerdictFilter::Allowed) => flow.reason.is_none(),
+        Some(VerdictFilter::Dropped) => flow.reason.is_some(),
+    };
+    let is = |pod: &Option<String>, wanted: &str| {
+        pod.as_deref()
+            .is_some_and(|pod| pod == wanted || pod.rsplit('/').next() == Some(wanted))
+    };
+    let pod = match &args.pod {
+        None => true,
+        Some(wanted) => is(&flow.source_pod, wanted) || is(&flow.destination_pod, wanted),
+    };
+    verdict && pod
+}

@@ -1,0 +1,264 @@
+//! The agent: one task owns the snapshot and the plan; sources, devices and people only send to it.
+
+mod devices;
+mod engine;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use dataplane_common::abi::{Config, config_flags};
+use dataplane_model::snapshot::{Event, Interface, Kind, NodeConfig, Object};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::admin::answer::{self, View};
+use crate::admin::names::Names;
+use crate::admin::server::{self, Question};
+use crate::bpf::{self, Dataplane, LoadOptions};
+use crate::config::Settings;
+use crate::convert::Converter;
+use crate::netlink::{self, NetEvent};
+use crate::observe::conntrack::Sweeper;
+use crate::observe::events::Hub;
+use crate::source::manifests::Manifests;
+pub use devices::Devices;
+pub use engine::Engine;
+
+/// Kinds that the folder of manifests delivers.
+const MANIFEST_KINDS: [Kind; 7] = [
+    Kind::Node,
+    Kind::Namespace,
+    Kind::Pod,
+    Kind::Service,
+    Kind::Slice,
+    Kind::Policy,
+    Kind::Route,
+];
+
+/// Changes that come together are compiled together, but none waits longer than this.
+const SETTLE: Duration = Duration::from_millis(2);
+
+/// Runs the agent until it is told to end. The dataplane stays in the kernel and goes on working.
+///
+/// # Errors
+///
+/// What keeps it from starting; each error names its remedy.
+pub async fn run(settings: Settings) -> Result<()> {
+    let hz = bpf::kernel_hz()?;
+    let dataplane = Arc::new(load(&settings, hz)?);
+    report_adoption(&dataplane);
+    let engine = Engine::adopt(dataplane.maps(), node(&settings))?;
+    let manifests = Manifests::open(&settings.manifests)?;
+    if settings.services && settings.socket_lb {
+        let root = match &settings.cgroup_root {
+            Some(root) => root.clone(),
+            None => bpf::find_cgroup_root()?,
+        };
+        dataplane.attach_cgroup(&root)?;
+    } else {
+        dataplane.detach_cgroup()?;
+    }
+    let net = netlink::watch(netlink_settings(&settings, &dataplane)).await?;
+    let sweeper = tokio::spawn(Sweeper::new(dataplane.maps(), hz)?.run());
+    let hub = Hub::new(dataplane.maps())?;
+    let (names, names_seen) = watch::channel(Arc::new(Names::default()));
+    let questions = server::listen(&settings.socket, hub, names_seen)?;
+    let agent = Agent {
+        devices: Devices::new(Arc::clone(&dataplane)),
+        dataplane,
+        engine,
+        converter: Converter::default(),
+        manifests,
+        names,
+        started: Instant::now(),
+        settings,
+        hz,
+    };
+    info!(node = %agent.settings.node_name, folder = %agent.settings.manifests.display(), "running");
+    let result = agent.follow(net, questions).await;
+    sweeper.abort();
+    result
+}
+
+fn load(settings: &Settings, hz: u32) -> Result<Dataplane> {
+    let options = LoadOptions {
+        bpffs: settings.bpffs.clone(),
+        config: config(settings, hz)?,
+        capacities: settings.capacities.clone(),
+        attach: None,
+    };
+    Ok(Dataplane::load(bpf::object()?, &options)?)
+}
+
+fn config(settings: &Settings, hz: u32) -> Result<Config> {
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    let (first, last) = settings.snat_ports;
+    Ok(Config {
+        netns_cookie: bpf::netns_cookie()?,
+        flags: flag(settings.services, config_flags::SERVICES)
+            | flag(settings.policy, config_flags::POLICY)
+            | flag(settings.redirect, config_flags::REDIRECT)
+            | flag(
+                settings.police_node_egress,
+                config_flags::POLICE_NODE_EGRESS,
+            )
+            | flag(bpf::knows_csum_ipv6()?, config_flags::CSUM_IPV6),
+        hz,
+        snat_first: first,
+        snat_count: last - first + 1,
+        half_open_per_pod: settings.half_open.0,
+        half_open_total: settings.half_open.1,
+        reserved: 0,
+    })
+}
+
+fn report_adoption(dataplane: &Dataplane) {
+    let adopted = dataplane.adopted();
+    if adopted.fresh {
+        info!("nothing was in place: the maps are new");
+    } else {
+        let (pods, uplinks) = (adopted.pods.len(), adopted.uplinks.len());
+        info!(pods, uplinks, "took over what was in place");
+    }
+    for kept in &adopted.kept_capacities {
+        warn!(map = %kept.map, has = kept.has, asked = kept.asked, "a map keeps its capacity; `sluice cleanup` makes room for another");
+    }
+}
+
+fn node(settings: &Settings) -> NodeConfig {
+    NodeConfig {
+        name: settings.node_name.as_str().into(),
+        addresses: Vec::new(),
+        nodeport_addresses: settings.node_port_addresses.clone(),
+    }
+}
+
+fn netlink_settings(settings: &Settings, dataplane: &Arc<Dataplane>) -> netlink::Settings {
+    let owner = Arc::clone(dataplane);
+    netlink::Settings {
+        uplinks: settings.uplinks.clone(),
+        adopted: dataplane.adopted().pods.clone(),
+        enter_namespaces: true,
+        foreign_egress: Arc::new(move |ifindex| owner.has_foreign_egress(ifindex)),
+        own_clsact: dataplane.attach_mode() == bpf::AttachMode::Clsact,
+    }
+}
+
+/// The one task that owns the state.
+struct Agent {
+    settings: Settings,
+    dataplane: Arc<Dataplane>,
+    devices: Devices,
+    engine: Engine,
+    converter: Converter,
+    manifests: Manifests,
+    names: watch::Sender<Arc<Names>>,
+    started: Instant,
+    hz: u32,
+}
+
+impl Agent {
+    async fn follow(
+        mut self,
+        mut net: mpsc::Receiver<NetEvent>,
+        mut questions: mpsc::Receiver<Question>,
+    ) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+        loop {
+            let work_at = self.engine.work_at().min(self.devices.retry_at());
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                event = net.recv() => match event {
+                    Some(event) => self.on_net(event),
+                    None => anyhow::bail!("the kernel's device events ended; start the agent again"),
+                },
+                changes = self.manifests.next() => {
+                    for change in changes {
+                        for event in self.converter.convert(change) {
+                            self.engine.fold(event, SETTLE);
+                        }
+                    }
+                    for kind in MANIFEST_KINDS {
+                        self.engine.fold(Event::InSync(kind), SETTLE);
+                    }
+                }
+                Some(question) = questions.recv() => self.answer(question),
+                () = sleep_until(work_at) => self.work(),
+            }
+        }
+        info!("ending; the dataplane goes on working");
+        Ok(())
+    }
+
+    /// Does what is due: devices whose attachment failed, and the plan.
+    fn work(&mut self) {
+        if Instant::now() >= self.devices.retry_at() {
+            self.devices.retry();
+        }
+        if Instant::now() >= self.engine.work_at() && self.engine.reconcile() {
+            let names = Names::new(self.engine.snapshot(), self.engine.ids());
+            self.names.send_replace(Arc::new(names));
+        }
+    }
+
+    fn on_net(&mut self, event: NetEvent) {
+        let fold = match event {
+            NetEvent::Pod(interface) => {
+                self.devices.pod(&interface);
+                Event::Apply(Object::Interface(Interface {
+                    ifindex: interface.ifindex,
+                    addresses: interface.addresses.into_iter().collect(),
+                    mac: interface.mac,
+                    host_mac: interface.host_mac,
+                    redirect_ok: interface.redirect_ok,
+                    late: interface.late,
+                }))
+            }
+            NetEvent::PodGone { ifindex, name } => {
+                self.devices.gone(ifindex, &name);
+                Event::Delete(dataplane_model::snapshot::Key::Interface(ifindex))
+            }
+            NetEvent::Uplink {
+                ifindex,
+                name,
+                ethernet,
+            } => return self.devices.uplink(ifindex, name, ethernet),
+            NetEvent::UplinkGone { ifindex, name } => return self.devices.gone(ifindex, &name),
+            NetEvent::NodeAddresses(addresses) => self.addresses(addresses),
+            NetEvent::InSync => Event::InSync(Kind::Interface),
+        };
+        self.engine.fold(fold, SETTLE);
+    }
+
+    fn addresses(&self, addresses: BTreeSet<IpAddr>) -> Event {
+        Event::Apply(Object::Config(NodeConfig {
+            addresses: addresses.into_iter().collect(),
+            ..node(&self.settings)
+        }))
+    }
+
+    fn answer(&self, question: Question) {
+        let view = View {
+            settings: &self.settings,
+            dataplane: &self.dataplane,
+            devices: &self.devices,
+            engine: &self.engine,
+            converter: &self.converter,
+            manifests: &self.manifests,
+            uptime: self.started.elapsed(),
+            hz: self.hz,
+        };
+        // A client that does not wait for its answer does not need it.
+        let _ = question
+            .reply
+            .send(answer::answer(&view, &question.request));
+    }
+}
