@@ -70,6 +70,8 @@ pub trait Family: Copy + 'static {
 
     /// Reads the network header at `l3`.
     fn parse<C: Ctx>(ctx: C, l3: u32, packet: &mut Packet<Self::Addr>) -> Result<(), DropReason>;
+    /// Length of the packet at `l3`, as its header states it.
+    fn stated_length<C: Ctx>(ctx: C, l3: u32) -> Result<u32, DropReason>;
     /// Writes addresses at `l3`, with what the header's own checksum needs.
     fn write_addresses<C: Ctx>(
         ctx: C,
@@ -85,8 +87,8 @@ pub trait Family: Copy + 'static {
     fn checksum_flags() -> u64;
     /// The pod's address of this family.
     fn address_of(subject: &Subject) -> Self::Addr;
-    /// True for an address that a pod may send from beside its own.
-    fn is_always_allowed_source(addr: Self::Addr) -> bool;
+    /// True for an address that has a meaning on its link only.
+    fn is_link_scope(addr: Self::Addr) -> bool;
     /// True for multicast and broadcast.
     fn is_multicast(addr: Self::Addr) -> bool;
     /// A route query.
@@ -209,8 +211,7 @@ impl Family for V4 {
         let header = ctx.need::<{ ipv4::LEN }>(l3 as usize)?;
         let version_ihl = header.u8::<{ ipv4::VERSION_IHL }>();
         let length = (version_ihl & 0xf) as u32 * 4;
-        let total = u16::from_be(header.u16::<{ ipv4::TOTAL_LENGTH }>()) as u32;
-        if version_ihl >> 4 != 4 || length < ipv4::LEN as u32 || total < length {
+        if version_ihl >> 4 != 4 || length < ipv4::LEN as u32 {
             return Err(DropReason::Malformed);
         }
         let fragment = u16::from_be(header.u16::<{ ipv4::FRAGMENT }>());
@@ -228,6 +229,12 @@ impl Family for V4 {
             Frag::None
         };
         Ok(())
+    }
+
+    #[inline(always)]
+    fn stated_length<C: Ctx>(ctx: C, l3: u32) -> Result<u32, DropReason> {
+        let header = ctx.need::<{ ipv4::LEN }>(l3 as usize)?;
+        Ok(u16::from_be(header.u16::<{ ipv4::TOTAL_LENGTH }>()) as u32)
     }
 
     #[inline(always)]
@@ -276,7 +283,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn is_always_allowed_source(_addr: Addr4) -> bool {
+    fn is_link_scope(_addr: Addr4) -> bool {
         false
     }
 
@@ -372,6 +379,13 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn stated_length<C: Ctx>(ctx: C, l3: u32) -> Result<u32, DropReason> {
+        let header = ctx.need::<{ ipv6::LEN }>(l3 as usize)?;
+        let payload = u16::from_be(header.u16::<{ ipv6::PAYLOAD_LENGTH }>()) as u32;
+        Ok(payload + ipv6::LEN as u32)
+    }
+
+    #[inline(always)]
     fn write_addresses<C: Ctx>(ctx: C, l3: u32, src: Addr6, dst: Addr6) -> Result<(), DropReason> {
         let header = ctx.need::<{ ipv6::LEN }>(l3 as usize)?;
         header.set::<Addr6, { ipv6::SRC }>(src);
@@ -419,7 +433,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn is_always_allowed_source(addr: Addr6) -> bool {
+    fn is_link_scope(addr: Addr6) -> bool {
         addr.is_link_local() || addr == Addr6::UNSPECIFIED
     }
 

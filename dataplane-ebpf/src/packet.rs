@@ -13,7 +13,7 @@ use dataplane_common::{
 
 use crate::{
     family::{Family, V4, V6},
-    stage::create,
+    stage::{create, related},
 };
 
 /// Largest offset at which headers are read.
@@ -49,6 +49,9 @@ pub trait Ctx: Copy {
     /// Chooses a source of ours for the flow in the family's scratch room:
     /// `create::choose_source`.
     fn source<F: Family>(self) -> u32;
+    /// Translates the ICMP error in the family's scratch room, and what it quotes:
+    /// `related::translate` and `related::translate_checksum`.
+    fn translate_error<F: Family>(self) -> u32;
     /// Updates a transport checksum by a one's-complement difference of what it covers: of its
     /// pseudo-header if the flags have [`PSEUDO_HEADER`].
     fn update_checksum_by(self, at: u32, diff: u32, flags: u64) -> Result<(), DropReason>;
@@ -262,6 +265,21 @@ impl Ctx for Tc {
     }
 
     #[inline(always)]
+    fn translate_error<F: Family>(self) -> u32 {
+        if F::IS_V4 {
+            match tc_translate4(self.skb) {
+                0 => tc_translate_checksum4(self.skb),
+                reason => reason,
+            }
+        } else {
+            match tc_translate6(self.skb) {
+                0 => tc_translate_checksum6(self.skb),
+                reason => reason,
+            }
+        }
+    }
+
+    #[inline(always)]
     fn update_checksum_by(self, at: u32, diff: u32, flags: u64) -> Result<(), DropReason> {
         // SAFETY: a valid context.
         done(unsafe { helper::bpf_l4_csum_replace(self.skb, at, 0, diff as u64, flags) })
@@ -396,12 +414,41 @@ pub extern "C" fn tc_source6(skb: *mut __sk_buff) -> u32 {
     create::choose_source::<V6, Tc>(Tc::new(skb))
 }
 
+/// [`related::translate`] for IPv4. A global function, as [`tc_ext6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tc_translate4(skb: *mut __sk_buff) -> u32 {
+    related::translate::<V4, Tc>(Tc::new(skb))
+}
+
+/// [`related::translate`] for IPv6. A global function, as [`tc_ext6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tc_translate6(skb: *mut __sk_buff) -> u32 {
+    related::translate::<V6, Tc>(Tc::new(skb))
+}
+
+/// [`related::translate_checksum`] for IPv4. A global function, as [`tc_ext6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tc_translate_checksum4(skb: *mut __sk_buff) -> u32 {
+    related::translate_checksum::<V4, Tc>(Tc::new(skb))
+}
+
+/// [`related::translate_checksum`] for IPv6. A global function, as [`tc_ext6`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tc_translate_checksum6(skb: *mut __sk_buff) -> u32 {
+    related::translate_checksum::<V6, Tc>(Tc::new(skb))
+}
+
 #[inline(always)]
 fn walk_extensions<C: Ctx>(ctx: C, offset: u32, next: u32) -> u64 {
     use dataplane_common::net::proto;
     let (mut offset, mut next) = (offset, next as u8);
     let (mut fragment, mut id) = (0u64, 0u32);
-    for _ in 0..MAX_EXTENSIONS {
+    // Once more than there may be headers: the last round finds what is behind them.
+    for _ in 0..=MAX_EXTENSIONS {
         let words = match next {
             proto::HOP_BY_HOP
             | proto::ROUTING

@@ -31,12 +31,12 @@ pub fn from_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
     let mut packet = Packet::empty();
     parse::parse::<F, C>(ctx, eth::LEN as u32, &mut packet)?;
     let managed = pod.state == subject_state::MANAGED;
-    if managed && packet.src != F::address_of(pod) && !F::is_always_allowed_source(packet.src) {
+    if managed && packet.src != F::address_of(pod) && !stays_on_link::<F>(&packet) {
         return Err(DropReason::SourceSpoofed);
     }
     if packet.kind == Kind::Neighbour {
         if managed {
-            neighbour::check_message(ctx, &packet, pod)?;
+            neighbour::check_message::<F, C>(ctx, &packet, pod)?;
         }
         return Ok(Action::Pass);
     }
@@ -52,7 +52,10 @@ pub fn to_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
     let mut packet = Packet::empty();
     parse::parse::<F, C>(ctx, eth::LEN as u32, &mut packet)?;
     if packet.kind == Kind::Neighbour {
-        return Ok(Action::Pass);
+        if neighbour::is_of_link::<F, C>(ctx, &packet)? {
+            return Ok(Action::Pass);
+        }
+        packet.kind = Kind::Other;
     }
     if pod.state == subject_state::MANAGED && packet.dst != F::address_of(pod) {
         return not_addressed::<F>(&packet, pod);
@@ -85,10 +88,17 @@ fn uplink<F: Family, C: Ctx, const HOOK: u32>(
     packet: &mut Packet<F::Addr>,
     host: u32,
 ) -> Verdict {
-    if parse::parse::<F, C>(ctx, eth::LEN as u32, packet).is_err()
-        || packet.kind == Kind::Neighbour
-        || F::is_multicast(packet.dst)
-    {
+    if parse::parse::<F, C>(ctx, eth::LEN as u32, packet).is_err() || F::is_multicast(packet.dst) {
+        return Ok(Action::Pass);
+    }
+    if packet.kind == Kind::Neighbour {
+        // Policy has left it alone as a message of the link: so it must not leave the link.
+        if HOOK == TO_NET
+            && ctx.ingress_ifindex() != 0
+            && !neighbour::is_of_link::<F, C>(ctx, packet)?
+        {
+            return Err(DropReason::RogueNeighbour);
+        }
         return Ok(Action::Pass);
     }
     flow::<F, C, HOOK>(ctx, packet, host)
@@ -271,22 +281,27 @@ fn error<F: Family, C: Ctx, const HOOK: u32>(ctx: C, packet: &Packet<F::Addr>) -
     let Some(entry) = related::locate::<F, C>(ctx, packet) else {
         return unknown::<HOOK>(DropReason::IcmpUnrelated);
     };
-    if let Some(reason) = DropReason::from_code(entry.denied as u32) {
-        return Err(reason);
-    }
     let Some(scratch) = F::scratch() else {
         return Err(DropReason::Internal);
     };
+    // An error goes to who sent what it quotes, and a pod is no router: only an end complains.
+    if packet.dst != scratch.quote.src || (HOOK == FROM_POD && packet.src != scratch.quote.dst) {
+        return unknown::<HOOK>(DropReason::IcmpUnrelated);
+    }
+    if let Some(reason) = DropReason::from_code(entry.denied as u32) {
+        return Err(reason);
+    }
     let forward = scratch.quote_to.forward != 0;
     let mut dst = packet.dst;
     if rewrites::<HOOK>(entry.flags, forward)
         && rewrite::is_translated(&scratch.quote, &scratch.quote_to)
     {
-        let status = related::translate::<F, C>(ctx, packet);
+        scratch.packet = *packet;
+        let status = ctx.translate_error::<F>();
         if let Some(reason) = DropReason::from_code(status) {
             return Err(reason);
         }
-        (_, dst) = related::outer::<F>(packet, &scratch.quote, &scratch.quote_to);
+        dst = scratch.quote_to.src;
     }
     send::<F, C, HOOK>(ctx, packet, entry, forward, dst)
 }
@@ -310,13 +325,34 @@ fn multicast<F: Family>(packet: &Packet<F::Addr>, pod: &Subject) -> Verdict {
     Ok(Action::Pass)
 }
 
-/// A packet at a pod's device that is not addressed to the pod: a bridge floods. It makes no entry.
+/// True for a packet of link scope (RFC 4291 section 2.5.6): no router forwards it, so its source
+/// is nobody's but on the link.
+#[inline(always)]
+fn stays_on_link<F: Family>(packet: &Packet<F::Addr>) -> bool {
+    F::is_link_scope(packet.src)
+        && (packet.kind == Kind::Neighbour
+            || F::is_link_scope(packet.dst)
+            || F::is_multicast(packet.dst))
+}
+
+/// A packet at a pod's device that is not addressed to the pod's known address: a bridge floods, and
+/// the pod has a link-local address too. It makes no entry, for it may be another's.
 #[inline(always)]
 fn not_addressed<F: Family>(packet: &Packet<F::Addr>, pod: &Subject) -> Verdict {
-    if F::is_always_allowed_source(packet.dst) || pod.ingress == 0 {
+    if pod.ingress == 0 || (F::is_link_scope(packet.dst) && is_answer::<F>(packet) != 0) {
         return Ok(Action::Pass);
     }
     Err(DropReason::PolicyIngress)
+}
+
+/// Not 0 if the packet answers an allowed flow.
+#[inline(never)]
+fn is_answer<F: Family>(packet: &Packet<F::Addr>) -> u32 {
+    let mut to = Tuple::of(packet);
+    match conntrack::find::<F>(packet, false, &mut to) {
+        Some(entry) => (to.forward == 0 && entry.denied == 0) as u32,
+        None => 0,
+    }
 }
 
 /// 1 if this host sent the packet from one of its own addresses (not merely with one of them as

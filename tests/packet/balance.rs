@@ -8,12 +8,7 @@ use dataplane_common::{
     verdict::DropReason,
 };
 
-use crate::{
-    both_families,
-    seen::At,
-    service::Service,
-    world::*,
-};
+use crate::{both_families, seen::At, service::Service, world::*};
 
 const FOURTH: Host = Host::Pod(4);
 
@@ -115,8 +110,13 @@ both_families! {
 
 /// The backend of a new connection.
 fn backend_of(w: &World, from: End, at: End) -> Host {
-    let out = w.send(At::FromPod(from.0), &w.tcp(SYN, from, at)).redirected();
-    (2..=6).map(Host::Pod).find(|host| w.ip(*host) == out.dst).expect("a backend of this node")
+    let out = w
+        .send(At::FromPod(from.0), &w.tcp(SYN, from, at))
+        .redirected();
+    (2..=6)
+        .map(Host::Pod)
+        .find(|host| w.ip(*host) == out.dst)
+        .expect("a backend of this node")
 }
 
 fn shares(w: &World, count: u16) -> BTreeMap<Host, u32> {
@@ -126,7 +126,9 @@ fn shares(w: &World, count: u16) -> BTreeMap<Host, u32> {
 fn shares_at(w: &World, at: End, count: u16) -> BTreeMap<Host, u32> {
     let mut shares = BTreeMap::new();
     for n in 0..count {
-        *shares.entry(backend_of(w, (CLIENT, 20_000 + n), at)).or_default() += 1;
+        *shares
+            .entry(backend_of(w, (CLIENT, 20_000 + n), at))
+            .or_default() += 1;
     }
     shares
 }

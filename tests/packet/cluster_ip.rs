@@ -201,7 +201,9 @@ fn hairpin_by_redirection(w: &mut World) {
     for proto in [TCP, UDP] {
         w.serve_plain(proto, (VIP, 80), &[(CLIENT, 8080)]);
         let request = w.first(proto, FROM, (VIP, 80));
-        let inside = w.between(&request, (VIP, FROM.1), (CLIENT, 8080)).for_pod(CLIENT);
+        let inside = w
+            .between(&request, (VIP, FROM.1), (CLIENT, 8080))
+            .for_pod(CLIENT);
         w.send(At::FromPod(CLIENT), &request).redirects(&inside);
         let reply = w.answer(proto, (CLIENT, 8080), (CLIENT, FROM.1));
         let reply = w.between(&reply, (CLIENT, 8080), (VIP, FROM.1));
@@ -214,11 +216,17 @@ fn hairpin_by_redirection(w: &mut World) {
 fn with_options(frame: Frame) -> Frame {
     if frame.src.is_ipv4() {
         // Router alert (RFC 2113), and three times no operation.
-        return Frame { options: vec![0x94, 4, 0, 0, 1, 1, 1, 0], ..frame };
+        return Frame {
+            options: vec![0x94, 4, 0, 0, 1, 1, 1, 0],
+            ..frame
+        };
     }
     let padding = vec![0, 1, 4, 0, 0, 0, 0];
     Frame {
-        extensions: vec![(HOP_BY_HOP, padding.clone()), (DESTINATION_OPTIONS, padding)],
+        extensions: vec![
+            (HOP_BY_HOP, padding.clone()),
+            (DESTINATION_OPTIONS, padding),
+        ],
         ..frame
     }
 }

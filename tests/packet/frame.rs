@@ -100,7 +100,11 @@ impl Frame {
         let mut out = Vec::new();
         out.extend(self.to);
         out.extend(self.from);
-        out.extend(if self.src.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] });
+        out.extend(if self.src.is_ipv4() {
+            [0x08, 0x00]
+        } else {
+            [0x86, 0xdd]
+        });
         out.extend(self.packet());
         out
     }
@@ -112,7 +116,9 @@ impl Frame {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let header = 20 + self.options.len();
-                let field = self.fragment.map_or(0, |place| place.offset | u16::from(place.more) << 13);
+                let field = self
+                    .fragment
+                    .map_or(0, |place| place.offset | u16::from(place.more) << 13);
                 let mut out = vec![0x40 | (header / 4) as u8, 0];
                 out.extend(((header + body.len()) as u16).to_be_bytes());
                 out.extend(self.fragment.map_or(0, |place| place.id).to_be_bytes());
@@ -151,7 +157,11 @@ impl Frame {
             body.extend(u32::from(place.id).to_be_bytes());
             headers.push((proto::FRAGMENT, body));
         }
-        let numbers: Vec<u8> = headers.iter().map(|(number, _)| *number).chain([last]).collect();
+        let numbers: Vec<u8> = headers
+            .iter()
+            .map(|(number, _)| *number)
+            .chain([last])
+            .collect();
         let mut out = Vec::new();
         for ((_, body), next) in headers.iter().zip(&numbers[1..]) {
             out.push(*next);
@@ -165,10 +175,16 @@ impl Frame {
         let body = self.body.bytes(self.src, self.dst);
         let part = |data: &[u8], offset, more| Frame {
             fragment: Some(Fragment { id, offset, more }),
-            body: Body::Other { proto: self.body.proto(self.src.is_ipv4()), data: data.to_vec() },
+            body: Body::Other {
+                proto: self.body.proto(self.src.is_ipv4()),
+                data: data.to_vec(),
+            },
             ..self.clone()
         };
-        [part(&body[..at], 0, true), part(&body[at..], (at / 8) as u16, false)]
+        [
+            part(&body[..at], 0, true),
+            part(&body[at..], (at / 8) as u16, false),
+        ]
     }
 
     /// The frame whose two fragments these are, its checksums verified.
@@ -198,7 +214,12 @@ impl Frame {
             options: vec![],
             extensions: vec![],
             fragment: None,
-            body: Body::Icmp { kind, code, info, data },
+            body: Body::Icmp {
+                kind,
+                code,
+                info,
+                data,
+            },
             ..self.clone()
         }
     }
@@ -214,7 +235,10 @@ impl Frame {
             options: vec![],
             extensions: vec![],
             fragment: None,
-            body: Body::Other { proto: 0, data: vec![] },
+            body: Body::Other {
+                proto: 0,
+                data: vec![],
+            },
         };
         let packet = &bytes[14..];
         let (number, body) = match array::<2>(bytes, 12)? {
@@ -223,7 +247,10 @@ impl Frame {
             other => return Err(format!("no IP: EtherType {other:02x?}")),
         };
         frame.body = if frame.fragment.is_some() {
-            Body::Other { proto: number, data: body.to_vec() }
+            Body::Other {
+                proto: number,
+                data: body.to_vec(),
+            }
         } else {
             Body::read(frame.src, frame.dst, number, body)?
         };
@@ -234,7 +261,10 @@ impl Frame {
         let header = usize::from(array::<1>(packet, 0)?[0] & 0xf) * 4;
         let total = usize::from(u16::from_be_bytes(array(packet, 2)?));
         if total != packet.len() || header < 20 || header > total {
-            return Err(format!("IPv4 lengths {header} and {total} of {}", packet.len()));
+            return Err(format!(
+                "IPv4 lengths {header} and {total} of {}",
+                packet.len()
+            ));
         }
         if sum(&packet[..header]) != 0xffff {
             return Err("IPv4 header checksum".into());
@@ -242,7 +272,11 @@ impl Frame {
         let field = u16::from_be_bytes(array(packet, 6)?);
         let (offset, more) = (field & 0x1fff, field & 0x2000 != 0);
         if offset != 0 || more {
-            self.fragment = Some(Fragment { id: u16::from_be_bytes(array(packet, 4)?), offset, more });
+            self.fragment = Some(Fragment {
+                id: u16::from_be_bytes(array(packet, 4)?),
+                offset,
+                more,
+            });
         }
         self.ttl = packet[8];
         self.src = array::<4>(packet, 12)?.into();
@@ -274,7 +308,11 @@ impl Frame {
             if number == proto::FRAGMENT {
                 let field = u16::from_be_bytes(array(body, 1)?);
                 let id = u32::from_be_bytes(array(body, 3)?) as u16;
-                self.fragment = Some(Fragment { id, offset: field >> 3, more: field & 1 != 0 });
+                self.fragment = Some(Fragment {
+                    id,
+                    offset: field >> 3,
+                    more: field & 1 != 0,
+                });
             } else {
                 self.extensions.push((number, body.to_vec()));
             }
@@ -313,7 +351,12 @@ impl Body {
                 out.extend([0, 0]);
                 (6, data)
             }
-            Body::Icmp { kind, code, info, data } => {
+            Body::Icmp {
+                kind,
+                code,
+                info,
+                data,
+            } => {
                 out.extend([*kind, *code, 0, 0]);
                 out.extend(info.to_be_bytes());
                 (2, data)
@@ -361,7 +404,12 @@ impl Body {
                 if usize::from(word(4)?) != bytes.len() {
                     return Err(format!("UDP length {} of {}", word(4)?, bytes.len()));
                 }
-                Ok(Body::Udp { src: word(0)?, dst: word(2)?, data: bytes[8..].to_vec(), summed })
+                Ok(Body::Udp {
+                    src: word(0)?,
+                    dst: word(2)?,
+                    data: bytes[8..].to_vec(),
+                    summed,
+                })
             }
             proto::ICMP | proto::ICMPV6 => {
                 verify("ICMP")?;
@@ -372,7 +420,10 @@ impl Body {
                     data: bytes[8..].to_vec(),
                 })
             }
-            _ => Ok(Body::Other { proto: number, data: bytes.to_vec() }),
+            _ => Ok(Body::Other {
+                proto: number,
+                data: bytes.to_vec(),
+            }),
         }
     }
 }

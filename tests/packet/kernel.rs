@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     sync::{Mutex, MutexGuard, OnceLock},
 };
@@ -70,7 +70,9 @@ impl Kernel {
         netns::enter();
         let kernel = KERNELS[mode as usize].get_or_init(|| Mutex::new(Kernel::load(mode)));
         // A test that failed leaves nothing but map contents.
-        let mut kernel = kernel.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut kernel = kernel
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         kernel.clear();
         kernel
     }
@@ -78,12 +80,19 @@ impl Kernel {
     fn load(mode: Mode) -> Kernel {
         let path = object();
         let object = fs::read(&path).unwrap_or_else(|error| {
-            panic!("{}: {error}; build it with `cargo xtask build-ebpf`", path.display())
+            panic!(
+                "{}: {error}; build it with `cargo xtask build-ebpf`",
+                path.display()
+            )
         });
         let config = config(mode);
         let mut loader = EbpfLoader::new();
         loader.override_global("CONFIG", bytes_of(&config), true);
-        let conntrack = if mode == Mode::Tight { TIGHT_CONNTRACK } else { 16_384 };
+        let conntrack = if mode == Mode::Tight {
+            TIGHT_CONNTRACK
+        } else {
+            16_384
+        };
         let small = [
             (name::CONNTRACK.as_slice(), conntrack),
             (&name::SERVICES, 1_024),
@@ -93,7 +102,16 @@ impl Kernel {
             (&name::FRAGMENTS, 1_024),
             (&name::IDENTITIES, 1_024),
             (&name::CIDRS, 1_024),
-            (&[name::SLOTS, name::CLASSES, name::ROWS, name::RULESETS, name::IDS], 4_096),
+            (
+                &[
+                    name::SLOTS,
+                    name::CLASSES,
+                    name::ROWS,
+                    name::RULESETS,
+                    name::IDS,
+                ],
+                4_096,
+            ),
         ];
         for (maps, entries) in small {
             for map in maps {
@@ -109,19 +127,30 @@ impl Kernel {
                 .expect("a classifier");
             program.load().expect("the verifier takes the program");
         }
-        Kernel { ebpf, written: BTreeSet::new() }
+        Kernel {
+            ebpf,
+            written: BTreeSet::new(),
+        }
     }
 
     /// Runs a hook's program on a frame: its return code, and the frame as it left it.
     pub fn run(&self, hook: Hook, frame: &[u8], input: Input) -> (i32, Vec<u8>) {
+        sys::test_run(self.program(hook), frame, input)
+            .unwrap_or_else(|error| panic!("{} on {frame:02x?}: {error}", hook::name(hook)))
+    }
+
+    fn program(&self, hook: Hook) -> BorrowedFd<'_> {
         let program: &SchedClassifier = self
             .ebpf
             .program(hook::name(hook))
             .and_then(|program| program.try_into().ok())
             .expect("loaded above");
-        let fd = program.fd().expect("loaded above").as_fd();
-        sys::test_run(fd, frame, input)
-            .unwrap_or_else(|error| panic!("{} on {frame:02x?}: {error}", hook::name(hook)))
+        program.fd().expect("loaded above").as_fd()
+    }
+
+    /// True if the kernel runs programs on frames that are not linear. The frame is run.
+    pub fn takes_paged(&self, hook: Hook, frame: &[u8], input: Input) -> bool {
+        sys::test_run(self.program(hook), frame, input).is_ok()
     }
 
     /// Reads an element of a map.
@@ -167,9 +196,15 @@ impl Kernel {
         let cpus = aya::util::nr_cpus().expect("the number of CPUs");
         let mut counts = vec![0; cpus * 8];
         let mut read = |reason: DropReason| {
-            sys::lookup(self.fd(name::DROPS), bytes_of(&(reason as u32)), &mut counts)
-                .expect("a counter for each reason");
-            let words = counts.chunks_exact(8).map(|word| from_bytes::<u64>(word).unwrap_or(0));
+            sys::lookup(
+                self.fd(name::DROPS),
+                bytes_of(&(reason as u32)),
+                &mut counts,
+            )
+            .expect("a counter for each reason");
+            let words = counts
+                .chunks_exact(8)
+                .map(|word| from_bytes::<u64>(word).unwrap_or(0));
             (reason, words.sum())
         };
         DropReason::ALL.iter().map(|&reason| read(reason)).collect()
@@ -177,7 +212,10 @@ impl Kernel {
 
     /// Takes the flow events out of the ring.
     pub fn events(&mut self) -> Vec<FlowEvent> {
-        let map = self.ebpf.map_mut(name::EVENTS).expect("a map of the object");
+        let map = self
+            .ebpf
+            .map_mut(name::EVENTS)
+            .expect("a map of the object");
         let mut ring = RingBuf::try_from(map).expect("a ring");
         let mut events = Vec::new();
         while let Some(item) = ring.next() {
@@ -199,7 +237,11 @@ impl Kernel {
             name::IDENTITIES,
             name::CIDRS,
         ];
-        for map in pairs.as_flattened().iter().chain([&name::ROWS, &name::SUBJECTS_OVERFLOW]) {
+        for map in pairs
+            .as_flattened()
+            .iter()
+            .chain([&name::ROWS, &name::SUBJECTS_OVERFLOW])
+        {
             let mut key = vec![0; self.key_size(map)];
             while sys::first_key(self.fd(map), &mut key).expect("a map with keys") {
                 sys::delete(self.fd(map), &key).expect("a key of the map");
@@ -224,22 +266,33 @@ impl Kernel {
         }
     }
 
-    fn fd(&self, name: &str) -> std::os::fd::BorrowedFd<'_> {
+    fn fd(&self, name: &str) -> BorrowedFd<'_> {
         self.map(name).fd().as_fd()
     }
 
     fn key_size(&self, name: &str) -> usize {
-        self.map(name).info().expect("a map's description").key_size() as usize
+        self.map(name)
+            .info()
+            .expect("a map's description")
+            .key_size() as usize
     }
 
     fn value_size(&self, name: &str) -> usize {
-        self.map(name).info().expect("a map's description").value_size() as usize
+        self.map(name)
+            .info()
+            .expect("a map's description")
+            .value_size() as usize
     }
 }
 
 fn object() -> PathBuf {
     env::var_os("SLUICE_BPF_OBJECT").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/sluice-ebpf")),
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../target/bpf/sluice-ebpf"
+            ))
+        },
         PathBuf::from,
     )
 }

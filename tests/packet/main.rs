@@ -12,13 +12,11 @@ mod service;
 mod sys;
 mod world;
 
-
-
 /// Defines tests that run for both families, on the programs of a mode.
 macro_rules! both_families {
-    ($(#[doc = $doc:literal] fn $name:ident($world:ident: $mode:ident) $body:block)+) => {
+    ($($(#[doc = $doc:literal])+ fn $name:ident($world:ident: $mode:ident) $body:block)+) => {
         $(
-            #[doc = $doc]
+            $(#[doc = $doc])+
             mod $name {
                 #[allow(unused_imports)]
                 use super::*;
@@ -43,5 +41,12 @@ pub(crate) use both_families;
 
 mod balance;
 mod cluster_ip;
+mod errors;
+mod events;
+mod fragments;
+mod limits;
+mod malformed;
 mod node_port;
+mod policy;
+mod spoofing;
 mod tracking;

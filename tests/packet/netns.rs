@@ -60,9 +60,14 @@ fn make() -> File {
         .spawn()
         .expect("the program ip (package iproute2)");
     let mut input = ip.stdin.take().expect("a pipe");
-    input.write_all(commands.as_bytes()).expect("ip reads its commands");
+    input
+        .write_all(commands.as_bytes())
+        .expect("ip reads its commands");
     drop(input);
-    assert!(ip.wait().expect("ip ends").success(), "ip refused a command of:\n{commands}");
+    assert!(
+        ip.wait().expect("ip ends").success(),
+        "ip refused a command of:\n{commands}"
+    );
     File::open("/proc/thread-self/ns/net").expect("the namespace's file")
 }
 

@@ -171,7 +171,11 @@ both_families! {
 
 fn serve(w: &mut World, proto: u8, backends: &[End]) {
     let flags = service_flags::SNAT_REMOTE | service_flags::NODE_ADDRESS;
-    w.serve(&Service { flags, scope: scope::EXTERNAL, ..Service::new(proto, AT, backends) });
+    w.serve(&Service {
+        flags,
+        scope: scope::EXTERNAL,
+        ..Service::new(proto, AT, backends)
+    });
 }
 
 fn to_another_node(w: &mut World) {
@@ -180,12 +184,22 @@ fn to_another_node(w: &mut World) {
         let request = w.first(proto, FROM, AT);
         let out = w.send(At::FromNet, &request).redirected();
         let port = source_port(&out);
-        assert!((SNAT_FIRST..SNAT_FIRST + 4_000).contains(&port), "port {port} is not of the range");
-        assert_eq!(out, w.between(&request, (Host::Node, port), (REMOTE, 8080)).routed());
+        assert!(
+            (SNAT_FIRST..SNAT_FIRST + 4_000).contains(&port),
+            "port {port} is not of the range"
+        );
+        assert_eq!(
+            out,
+            w.between(&request, (Host::Node, port), (REMOTE, 8080))
+                .routed()
+        );
         w.send(At::HostToNet, &out).passes(&out);
         let reply = w.answer(proto, (REMOTE, 8080), (Host::Node, port));
-        w.send(At::FromNet, &reply).redirects(&w.between(&reply, AT, FROM).routed());
-        let flow = w.flow(proto, (REMOTE, 8080), (Host::Node, port)).expect("a main entry");
+        w.send(At::FromNet, &reply)
+            .redirects(&w.between(&reply, AT, FROM).routed());
+        let flow = w
+            .flow(proto, (REMOTE, 8080), (Host::Node, port))
+            .expect("a main entry");
         let want = ct_flags::DNAT | ct_flags::SNAT | ct_flags::OUTSIDE | ct_flags::REPLIED;
         assert_eq!(flow.flags & want, want);
     }

@@ -53,8 +53,20 @@ impl World {
                     peer::CIDR | set
                 }
             };
-            let key = RowKey { ruleset, peer, class: *class, reserved: 0 };
-            self.kernel.write(name::ROWS, &key, &RowVal { rule: *rule, flags: row_flags::ALLOW });
+            let key = RowKey {
+                ruleset,
+                peer,
+                class: *class,
+                reserved: 0,
+            };
+            self.kernel.write(
+                name::ROWS,
+                &key,
+                &RowVal {
+                    rule: *rule,
+                    flags: row_flags::ALLOW,
+                },
+            );
         }
         let value = RulesetVal {
             tcp: self.span(rules.tcp),
@@ -70,7 +82,10 @@ impl World {
     /// A ruleset that allows peers whatever they send.
     pub fn allow(&mut self, rows: &[(Peer, u32)]) -> u32 {
         let rows: Vec<_> = rows.iter().map(|(peer, rule)| (*peer, 0, *rule)).collect();
-        self.rules(Rules { rows: &rows, ..Rules::default() })
+        self.rules(Rules {
+            rows: &rows,
+            ..Rules::default()
+        })
     }
 
     /// Isolates a pod for what it receives.
@@ -90,12 +105,20 @@ impl World {
         match prefix {
             IpAddr::V4(_) => {
                 let addr = addr4(prefix);
-                let key = CidrKey { prefix: CidrKey::<()>::LEAD_BITS + bits, lead: 0, addr };
+                let key = CidrKey {
+                    prefix: CidrKey::<()>::LEAD_BITS + bits,
+                    lead: 0,
+                    addr,
+                };
                 self.kernel.write(map, &key, &value);
             }
             IpAddr::V6(_) => {
                 let addr = addr6(prefix);
-                let key = CidrKey { prefix: CidrKey::<()>::LEAD_BITS + bits, lead: 0, addr };
+                let key = CidrKey {
+                    prefix: CidrKey::<()>::LEAD_BITS + bits,
+                    lead: 0,
+                    addr,
+                };
                 self.kernel.write(map, &key, &value);
             }
         }
@@ -105,10 +128,16 @@ impl World {
         let bounds = if bounds.is_empty() { &[(0, 0)] } else { bounds };
         let base = self.bounds;
         for (index, (start, class)) in (base..).zip(bounds) {
-            let bound = PortBound { start: *start, class: *class };
+            let bound = PortBound {
+                start: *start,
+                class: *class,
+            };
             self.kernel.write_at(name::PORT_BOUNDS, index, &bound);
         }
         self.bounds += bounds.len() as u32;
-        PortSpan { base, count: bounds.len() as u32 }
+        PortSpan {
+            base,
+            count: bounds.len() as u32,
+        }
     }
 }

@@ -49,7 +49,11 @@ pub struct Seen {
 
 impl At {
     fn input(self) -> (Hook, Input) {
-        let at = |ifindex, ingress_ifindex| Input { ifindex, ingress_ifindex, ..Input::default() };
+        let at = |ifindex, ingress_ifindex| Input {
+            ifindex,
+            ingress_ifindex,
+            ..Input::default()
+        };
         match self {
             At::FromPod(pod) => (hook::FROM_POD, at(ifindex(pod), ifindex(pod))),
             At::ToPod(pod, from) => (hook::TO_POD, at(ifindex(pod), from.map_or(UPLINK, ifindex))),
@@ -64,32 +68,63 @@ impl At {
 impl World {
     /// Gives a frame in.
     pub fn send(&self, at: At, frame: &Frame) -> Seen {
-        self.send_bytes(at, &frame.bytes()).named(format!("{at:?}: {frame:?}"))
+        self.send_bytes(at, &frame.bytes())
+            .named(format!("{at:?}: {frame:?}"))
     }
 
     /// As [`send`](Self::send), as if a device had summed the frame: what is written to it must
     /// leave that sum right, and its hop limit must not be counted down.
     pub fn send_summed(&self, at: At, frame: &Frame) -> Seen {
         let (hook, input) = at.input();
-        let input = Input { summed: true, ..input };
-        self.run(hook, &frame.bytes(), input).named(format!("{at:?}, summed: {frame:?}"))
+        let input = Input {
+            summed: true,
+            ..input
+        };
+        self.run(hook, &frame.bytes(), input)
+            .named(format!("{at:?}, summed: {frame:?}"))
     }
 
     /// Gives octets in.
     pub fn send_bytes(&self, at: At, bytes: &[u8]) -> Seen {
         let (hook, input) = at.input();
-        self.run(hook, bytes, input).named(format!("{at:?}: {bytes:02x?}"))
+        self.run(hook, bytes, input)
+            .named(format!("{at:?}: {bytes:02x?}"))
+    }
+
+    /// As [`send`](Self::send), with only the first octets in linear memory; `None` where the kernel
+    /// has no such test runs.
+    pub fn send_linear(&self, at: At, frame: &Frame, linear: u32) -> Option<Seen> {
+        let (hook, input) = at.input();
+        if !self
+            .kernel
+            .takes_paged(hook, &frame.bytes(), Input { linear, ..input })
+        {
+            return None;
+        }
+        let input = Input { linear, ..input };
+        Some(
+            self.run(hook, &frame.bytes(), input)
+                .named(format!("{at:?}, {linear} linear: {frame:?}")),
+        )
     }
 
     fn run(&self, hook: Hook, bytes: &[u8], input: Input) -> Seen {
         let before = self.kernel.drops();
         let (code, bytes) = self.kernel.run(hook, bytes, input);
         let after = self.kernel.drops();
-        let counted = before.iter().zip(&after).flat_map(|((reason, old), (_, new))| {
-            std::iter::repeat_n(*reason, (new - old) as usize)
-        });
+        let counted = before
+            .iter()
+            .zip(&after)
+            .flat_map(|((reason, old), (_, new))| {
+                std::iter::repeat_n(*reason, (new - old) as usize)
+            });
         let drops = counted.collect();
-        Seen { what: String::new(), code, bytes, drops }
+        Seen {
+            what: String::new(),
+            code,
+            bytes,
+            drops,
+        }
     }
 }
 
@@ -113,33 +148,68 @@ impl Seen {
     /// It was dropped, and counted once.
     #[track_caller]
     pub fn drops(self, reason: DropReason) {
-        assert_eq!((self.code, &self.drops[..]), (SHOT, &[reason][..]), "{}", self.what);
+        assert_eq!(
+            (self.code, &self.drops[..]),
+            (SHOT, &[reason][..]),
+            "{}",
+            self.what
+        );
     }
 
     /// It was answered with `want`, and counted once as dropped.
     #[track_caller]
     pub fn refused(self, reason: DropReason, want: &Frame) {
-        assert_eq!((self.code, &self.drops[..]), (REDIRECT, &[reason][..]), "{}", self.what);
+        assert_eq!(
+            (self.code, &self.drops[..]),
+            (REDIRECT, &[reason][..]),
+            "{}",
+            self.what
+        );
         assert_eq!(&self.frame(), want, "{}", self.what);
     }
 
     /// The frame that passed on to the stack.
     #[track_caller]
     pub fn passed(&self) -> Frame {
-        assert_eq!((self.code, &self.drops[..]), (NEXT, &[][..]), "{}", self.what);
+        assert_eq!(
+            (self.code, &self.drops[..]),
+            (NEXT, &[][..]),
+            "{}",
+            self.what
+        );
         self.frame()
     }
 
     /// The frame that was redirected.
     #[track_caller]
     pub fn redirected(&self) -> Frame {
-        assert_eq!((self.code, &self.drops[..]), (REDIRECT, &[][..]), "{}", self.what);
+        assert_eq!(
+            (self.code, &self.drops[..]),
+            (REDIRECT, &[][..]),
+            "{}",
+            self.what
+        );
         self.frame()
+    }
+
+    /// The octets of the frame that was redirected.
+    #[track_caller]
+    pub fn redirected_bytes(self) -> Vec<u8> {
+        assert_eq!(
+            (self.code, &self.drops[..]),
+            (REDIRECT, &[][..]),
+            "{}",
+            self.what
+        );
+        self.bytes
     }
 
     /// Why it was answered with a refusal, if it was.
     pub fn refusal(&self) -> Option<DropReason> {
-        self.drops.first().copied().filter(|_| self.code == REDIRECT)
+        self.drops
+            .first()
+            .copied()
+            .filter(|_| self.code == REDIRECT)
     }
 
     /// True if it was not dropped.
@@ -150,7 +220,12 @@ impl Seen {
     /// Why it was dropped: exactly one reason, or none if it was not.
     #[track_caller]
     pub fn reason(&self) -> Option<DropReason> {
-        assert!([NEXT, SHOT, REDIRECT].contains(&self.code), "{}: code {}", self.what, self.code);
+        assert!(
+            [NEXT, SHOT, REDIRECT].contains(&self.code),
+            "{}: code {}",
+            self.what,
+            self.code
+        );
         assert!(self.drops.len() <= 1, "{}: {:?}", self.what, self.drops);
         assert_eq!(self.code == SHOT, !self.drops.is_empty(), "{}", self.what);
         self.drops.first().copied()

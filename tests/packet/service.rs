@@ -61,7 +61,11 @@ impl World {
         let count = self.known.frontends.len() as u32 + 1;
         let key = (service.at, service.proto, service.scope);
         let number = *self.known.frontends.entry(key).or_insert(count);
-        let all = service.classes.iter().flat_map(|(_, ends)| ends).chain(&service.backends);
+        let all = service
+            .classes
+            .iter()
+            .flat_map(|(_, ends)| ends)
+            .chain(&service.backends);
         let all: Vec<End> = all.copied().collect();
         self.drop_backends(number, &all);
         let (base, count, local) = self.block(number, &service.backends);
@@ -70,7 +74,12 @@ impl World {
         let limits = thresholds::<16>(&weights).unwrap_or_default();
         for ((_, ends), threshold) in service.classes.iter().zip(limits) {
             let (base, count, local) = self.block(number, ends);
-            let class = ClassVal { threshold, base, count, local };
+            let class = ClassVal {
+                threshold,
+                base,
+                count,
+                local,
+            };
             let at = self.known.classes;
             self.known.classes += 1;
             self.kernel.write_at(name::CLASSES, at, &class);
@@ -92,11 +101,23 @@ impl World {
         let map = self.of(name::SERVICES);
         match self.family {
             Family::V4 => {
-                let key = ServiceKey { addr: addr4(addr), port, proto, scope, reserved: 0 };
+                let key = ServiceKey {
+                    addr: addr4(addr),
+                    port,
+                    proto,
+                    scope,
+                    reserved: 0,
+                };
                 self.kernel.write(map, &key, &value);
             }
             Family::V6 => {
-                let key = ServiceKey { addr: addr6(addr), port, proto, scope, reserved: 0 };
+                let key = ServiceKey {
+                    addr: addr6(addr),
+                    port,
+                    proto,
+                    scope,
+                    reserved: 0,
+                };
                 self.kernel.write(map, &key, &value);
             }
         }
@@ -112,11 +133,13 @@ impl World {
     fn block(&mut self, service_port: u32, ends: &[End]) -> (u32, u16, u16) {
         let base = self.known.slots;
         self.known.slots += ends.len() as u32;
-        let (local, remote): (Vec<End>, Vec<End>) =
-            ends.iter().partition(|(host, _)| matches!(host, Host::Pod(_)));
+        let (local, remote): (Vec<End>, Vec<End>) = ends
+            .iter()
+            .partition(|(host, _)| matches!(host, Host::Pod(_)));
         for (place, end) in (base..).zip(local.iter().chain(&remote)) {
             let backend = self.backend(service_port, *end);
-            self.kernel.write_at(name::SLOTS, place, &SlotVal { backend });
+            self.kernel
+                .write_at(name::SLOTS, place, &SlotVal { backend });
         }
         (base, ends.len() as u16, local.len() as u16)
     }
@@ -145,20 +168,43 @@ impl World {
     }
 
     fn fill(&mut self, place: u32, service_port: u32, (host, port): End) {
-        let generation = *self.known.generations.entry(place).and_modify(|g| *g += 1).or_insert(1);
-        let flags = if matches!(host, Host::Pod(_)) { backend_flags::LOCAL } else { 0 };
+        let generation = *self
+            .known
+            .generations
+            .entry(place)
+            .and_modify(|g| *g += 1)
+            .or_insert(1);
+        let flags = if matches!(host, Host::Pod(_)) {
+            backend_flags::LOCAL
+        } else {
+            0
+        };
         let port = Port::new(port);
         let addr = self.ip(host);
         let map = self.of(name::BACKENDS);
         match self.family {
             Family::V4 => {
                 let addr = addr4(addr);
-                let value = BackendVal { addr, service_port, generation, port, flags, reserved: 0 };
+                let value = BackendVal {
+                    addr,
+                    service_port,
+                    generation,
+                    port,
+                    flags,
+                    reserved: 0,
+                };
                 self.kernel.write_at(map, place, &value);
             }
             Family::V6 => {
                 let addr = addr6(addr);
-                let value = BackendVal { addr, service_port, generation, port, flags, reserved: 0 };
+                let value = BackendVal {
+                    addr,
+                    service_port,
+                    generation,
+                    port,
+                    flags,
+                    reserved: 0,
+                };
                 self.kernel.write_at(map, place, &value);
             }
         }

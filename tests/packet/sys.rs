@@ -95,12 +95,22 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], input: Input) -> io::Resu
 
 /// Reads an element into `value`; false if it is not there.
 pub fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
-    found(element(map, MAP_LOOKUP_ELEM, key.as_ptr() as u64, value.as_mut_ptr() as u64))
+    found(element(
+        map,
+        MAP_LOOKUP_ELEM,
+        key.as_ptr() as u64,
+        value.as_mut_ptr() as u64,
+    ))
 }
 
 /// Writes an element.
 pub fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
-    element(map, MAP_UPDATE_ELEM, key.as_ptr() as u64, value.as_ptr() as u64)
+    element(
+        map,
+        MAP_UPDATE_ELEM,
+        key.as_ptr() as u64,
+        value.as_ptr() as u64,
+    )
 }
 
 /// Removes an element; false if it was not there.
@@ -115,7 +125,12 @@ pub fn first_key(map: BorrowedFd<'_>, key: &mut [u8]) -> io::Result<bool> {
 
 /// The key after this one, if there is one.
 pub fn next_key(map: BorrowedFd<'_>, after: &[u8], key: &mut [u8]) -> io::Result<bool> {
-    found(element(map, MAP_GET_NEXT_KEY, after.as_ptr() as u64, key.as_mut_ptr() as u64))
+    found(element(
+        map,
+        MAP_GET_NEXT_KEY,
+        after.as_ptr() as u64,
+        key.as_mut_ptr() as u64,
+    ))
 }
 
 fn element(map: BorrowedFd<'_>, command: i64, key: u64, value: u64) -> io::Result<()> {
@@ -140,8 +155,11 @@ fn found(result: io::Result<()>) -> io::Result<bool> {
 fn call<T>(command: i64, attributes: &mut T) -> io::Result<()> {
     // SAFETY: `attributes` is the command's part of `union bpf_attr`; the buffers that it points to
     // outlive the call and have the sizes that it or the map's layout states.
-    let status = unsafe {
-        libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>())
-    };
-    if status < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let status =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    if status < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

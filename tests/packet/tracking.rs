@@ -252,7 +252,10 @@ both_families! {
 fn port_beside(w: &World, frame: &Frame, from: End) -> u16 {
     let out = w.send_summed(At::FromPod(CLIENT), frame).redirected();
     let port = source_port(&out);
-    assert!((SNAT_FIRST..SNAT_FIRST + 4_000).contains(&port), "port {port} is not of the range");
+    assert!(
+        (SNAT_FIRST..SNAT_FIRST + 4_000).contains(&port),
+        "port {port} is not of the range"
+    );
     assert_eq!(out, w.between(frame, (from.0, port), TO).for_pod(SERVER));
     w.send_summed(At::FromPod(CLIENT), frame).redirects(&out);
     port

@@ -8,8 +8,8 @@ use std::{
 
 use dataplane_common::{
     abi::{
-        Abi, Addr4, Addr6, AffinityKey, AffinityVal, CtKey, CtVal, IdentityVal, Port, Subject, capacity, identity_flags, name,
-        subject_flags, subject_state,
+        Abi, Addr4, Addr6, AffinityKey, AffinityVal, CtKey, CtVal, IdentityVal, Port, Subject,
+        capacity, identity_flags, name, subject_flags, subject_state,
     },
     net::{proto, tcp_flags},
 };
@@ -167,7 +167,11 @@ impl World {
 
     /// Says what a host's address is.
     pub fn set_identity(&mut self, host: Host, identity: u32, ifindex: u32, flags: u32) {
-        let value = IdentityVal { identity, ifindex, flags };
+        let value = IdentityVal {
+            identity,
+            ifindex,
+            flags,
+        };
         self.with_addr(name::IDENTITIES, host, |kernel, map, addr| match addr {
             Ok(addr) => kernel.write(map, &addr, &value),
             Err(addr) => kernel.write(map, &addr, &value),
@@ -254,12 +258,20 @@ impl World {
         };
         match self.family {
             Family::V4 => {
-                let key = AffinityKey { client: addr4(self.ip(client)), service_port, reserved: 0 };
+                let key = AffinityKey {
+                    client: addr4(self.ip(client)),
+                    service_port,
+                    reserved: 0,
+                };
                 let val = self.kernel.read(map, &key).expect("an affinity");
                 self.kernel.write(map, &key, &older(val));
             }
             Family::V6 => {
-                let key = AffinityKey { client: addr6(self.ip(client)), service_port, reserved: 0 };
+                let key = AffinityKey {
+                    client: addr6(self.ip(client)),
+                    service_port,
+                    reserved: 0,
+                };
                 let val = self.kernel.read(map, &key).expect("an affinity");
                 self.kernel.write(map, &key, &older(val));
             }
@@ -277,7 +289,9 @@ impl World {
 
     /// The half-open flows that are counted for a device.
     pub fn half_open(&self, ifindex: u32) -> u32 {
-        self.kernel.read(name::HALF_OPEN, &ifindex).expect("an array's element")
+        self.kernel
+            .read(name::HALF_OPEN, &ifindex)
+            .expect("an array's element")
     }
 
     /// The half-open flows that are counted for the node.
@@ -302,15 +316,35 @@ impl World {
 
     /// A TCP segment. A SYN has no data.
     pub fn tcp(&self, flags: u8, src: End, dst: End) -> Frame {
-        let data = if flags & (SYN | FIN | RST) & !ACK == 0 { b"data".to_vec() } else { vec![] };
-        let tcp = Tcp { src: src.1, dst: dst.1, seq: 1000, ack: 2000, flags, data };
+        let data = if flags & (SYN | FIN | RST) & !ACK == 0 {
+            b"data".to_vec()
+        } else {
+            vec![]
+        };
+        let tcp = Tcp {
+            src: src.1,
+            dst: dst.1,
+            seq: 1000,
+            ack: 2000,
+            flags,
+            data,
+        };
         self.frame(src.0, dst.0, Body::Tcp(tcp))
     }
 
     /// A UDP datagram.
     pub fn udp(&self, src: End, dst: End) -> Frame {
         let data = b"datagram of some octets".to_vec();
-        self.frame(src.0, dst.0, Body::Udp { src: src.1, dst: dst.1, data, summed: true })
+        self.frame(
+            src.0,
+            dst.0,
+            Body::Udp {
+                src: src.1,
+                dst: dst.1,
+                data,
+                summed: true,
+            },
+        )
     }
 
     /// A packet that may begin a flow: a SYN, a datagram, an SCTP INIT.
@@ -343,15 +377,30 @@ impl World {
             (Family::V6, true) => 129,
         };
         let info = u32::from(id) << 16 | 1;
-        self.frame(src, dst, Body::Icmp { kind, code: 0, info, data: vec![7; 32] })
+        self.frame(
+            src,
+            dst,
+            Body::Icmp {
+                kind,
+                code: 0,
+                info,
+                data: vec![7; 32],
+            },
+        )
     }
 
     /// The same frame with other ends.
     pub fn between(&self, frame: &Frame, src: End, dst: End) -> Frame {
-        let mut out = Frame { src: self.ip(src.0), dst: self.ip(dst.0), ..frame.clone() };
+        let mut out = Frame {
+            src: self.ip(src.0),
+            dst: self.ip(dst.0),
+            ..frame.clone()
+        };
         match &mut out.body {
             Body::Tcp(tcp) => (tcp.src, tcp.dst) = (src.1, dst.1),
-            Body::Udp { src: from, dst: to, .. } => (*from, *to) = (src.1, dst.1),
+            Body::Udp {
+                src: from, dst: to, ..
+            } => (*from, *to) = (src.1, dst.1),
             Body::Other { data, .. } => {
                 data[..2].copy_from_slice(&src.1.to_be_bytes());
                 data[2..4].copy_from_slice(&dst.1.to_be_bytes());
@@ -366,8 +415,21 @@ impl World {
         let Body::Tcp(tcp) = &frame.body else {
             panic!("no TCP: {frame:?}");
         };
-        let reset = Tcp { src: tcp.dst, dst: tcp.src, seq, ack, flags, data: vec![] };
-        Frame { src: frame.dst, dst: frame.src, body: Body::Tcp(reset), ..frame.clone() }.turned()
+        let reset = Tcp {
+            src: tcp.dst,
+            dst: tcp.src,
+            seq,
+            ack,
+            flags,
+            data: vec![],
+        };
+        Frame {
+            src: frame.dst,
+            dst: frame.src,
+            body: Body::Tcp(reset),
+            ..frame.clone()
+        }
+        .turned()
     }
 
     fn end(&self, (host, port): End) -> (IpAddr, Port) {

@@ -1,7 +1,7 @@
 //! Sends a packet on: into a pod of this node, out by a route, or up the host's stack.
 
 use dataplane_common::{
-    abi::{Address, Subject},
+    abi::{Address, Subject, subject_state},
     net::eth,
     verdict::{Action, DropReason, Verdict},
 };
@@ -24,6 +24,9 @@ const LOOKUP_SOURCE: u32 = 1 << 4;
 /// Hands the packet to a pod, from a device's ingress, past the host's stack.
 #[inline(always)]
 pub fn deliver<F: Family, C: Ctx>(ctx: C, target: &Subject) -> Verdict {
+    if target.state == subject_state::CLOSED {
+        return Err(DropReason::PodClosed);
+    }
     ctx.set_to_host();
     let frame = ctx.need::<{ eth::LEN }>(0)?;
     frame.set_mac::<{ eth::DST }>(target.mac);

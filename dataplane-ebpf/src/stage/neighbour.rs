@@ -3,11 +3,11 @@
 
 use dataplane_common::{
     abi::{Addr4, Addr6, Address, Subject},
-    net::{eth, icmpv6},
+    net::{eth, icmpv6, ipv6},
     verdict::DropReason,
 };
 
-use crate::{packet::Ctx, stage::parse::Packet};
+use crate::{family::Family, packet::Ctx, stage::parse::Packet};
 
 /// Checks an ARP packet's sender (RFC 826).
 #[inline(always)]
@@ -24,22 +24,53 @@ pub fn check_arp<C: Ctx>(ctx: C, subject: &Subject) -> Result<(), DropReason> {
 
 /// Checks a pod's neighbour-discovery or multicast-listening message (RFC 4861, RFC 3810).
 #[inline(always)]
-pub fn check_message<C: Ctx, A: Address>(
+pub fn check_message<F: Family, C: Ctx>(
     ctx: C,
-    packet: &Packet<A>,
+    packet: &Packet<F::Addr>,
     subject: &Subject,
 ) -> Result<(), DropReason> {
     const TARGET: usize = 8;
-    match packet.flags {
-        icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT => Err(DropReason::RogueNeighbour),
-        icmpv6::NEIGHBOUR_ADVERTISEMENT => {
-            let message = ctx.need::<24>(packet.l4 as usize)?;
-            let target = message.get::<Addr6, TARGET>();
-            if target == subject.addr6 || target.is_link_local() {
-                return Ok(());
-            }
-            Err(DropReason::NeighbourSpoofed)
-        }
-        _ => Ok(()),
+    if !is_of_link::<F, C>(ctx, packet)? {
+        return Err(DropReason::RogueNeighbour);
     }
+    // A solicitation without a source claims its target (RFC 4862 section 5.4).
+    let claims = match packet.flags {
+        icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT => {
+            return Err(DropReason::RogueNeighbour);
+        }
+        icmpv6::NEIGHBOUR_ADVERTISEMENT => true,
+        icmpv6::NEIGHBOUR_SOLICITATION => packet.src == F::Addr::UNSPECIFIED,
+        _ => false,
+    };
+    if !claims {
+        return Ok(());
+    }
+    let message = ctx.need::<24>(packet.l4 as usize)?;
+    let target = message.get::<Addr6, TARGET>();
+    if target == subject.addr6 || target.is_link_local() {
+        return Ok(());
+    }
+    Err(DropReason::NeighbourSpoofed)
+}
+
+/// True if a message has not been forwarded: its hop limit is what its sender must set (RFC 4861
+/// section 7.1), or neither end has a meaning elsewhere (RFC 3810 section 5). Only such messages are
+/// exempt from policy.
+#[inline(always)]
+pub fn is_of_link<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> Result<bool, DropReason> {
+    if is_listening(packet.flags) {
+        return Ok(F::is_link_scope(packet.src)
+            && (F::is_multicast(packet.dst) || F::is_link_scope(packet.dst)));
+    }
+    let header = ctx.need::<{ ipv6::LEN }>(packet.l3 as usize)?;
+    Ok(header.u8::<{ ipv6::HOP_LIMIT }>() == 255)
+}
+
+/// True for types of multicast listening.
+#[inline(always)]
+fn is_listening(kind: u8) -> bool {
+    matches!(
+        kind,
+        icmpv6::LISTENER_QUERY..icmpv6::ROUTER_SOLICITATION | icmpv6::LISTENER_REPORT_2
+    )
 }

@@ -99,16 +99,18 @@ pub fn parse<F: Family, C: Ctx>(
     if ctx.window::<{ HEADERS as usize - 20 }>(0).is_none() {
         ctx.pull(HEADERS)?;
     }
+    // It may say that it is shorter: octets behind it are the link layer's padding, and one that is
+    // yet to be segmented may be longer than the field can tell.
+    if F::stated_length(ctx, l3)? + l3 > ctx.len() {
+        return Err(DropReason::Truncated);
+    }
     F::parse(ctx, l3, packet)?;
     transport::<F, C>(ctx, packet)
 }
 
 /// Reads the transport header at `packet.l4`; a later fragment has none.
 #[inline(always)]
-pub fn transport<F: Family, C: Ctx>(
-    ctx: C,
-    packet: &mut Packet<F::Addr>,
-) -> Result<(), DropReason> {
+fn transport<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>) -> Result<(), DropReason> {
     packet.kind = Kind::Other;
     packet.flags = 0;
     if packet.frag == Frag::Later {

@@ -178,16 +178,18 @@ fn ask_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) ->
     1
 }
 
-/// The device of the pod that has an address now; a device whose pod is not known yet stays.
+/// The device of the pod that has an address now; while nobody is known to have it, a device whose
+/// pod is not known yet stays.
 #[inline(always)]
 fn device_now<F: Family>(ifindex: u32, addr: &F::Addr) -> u32 {
+    let known = subject::identity::<F>(addr).ifindex;
     if ifindex != 0
         && let Some(pod) = subject::by_device(ifindex)
-        && (pod.state != subject_state::MANAGED || F::address_of(pod) == *addr)
+        && (F::address_of(pod) == *addr || (known == 0 && pod.state != subject_state::MANAGED))
     {
         return ifindex;
     }
-    subject::identity::<F>(addr).ifindex
+    known
 }
 
 /// Not 0 if a pod may send to a multicast or broadcast address: there is no flow, only egress.

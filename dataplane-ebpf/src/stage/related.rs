@@ -3,6 +3,10 @@
 
 use dataplane_common::{
     abi::{CtKey, CtVal, Port, ct_flags},
+    net::{
+        checksum::{diff32, fold},
+        proto,
+    },
     verdict::DropReason,
 };
 
@@ -13,11 +17,14 @@ use crate::{
     stage::{
         conntrack::Tuple,
         parse::{Frag, Kind, Packet, has_ports},
+        rewrite::checksum_offset,
     },
 };
 
 /// Length of an ICMP or ICMPv6 error's header.
 const HEADER: u32 = 8;
+/// Offset of its checksum.
+const CHECKSUM: u32 = 2;
 
 /// The flow of the packet that an error quotes. The quote, and what it is to say where the error
 /// goes to, are left in the scratch room; the latter's `forward` tells the error's own direction.
@@ -103,13 +110,38 @@ fn find<F: Family>(
     F::conntrack().find(&key)
 }
 
-/// Translates an error and the quote that [`locate`] found. Returns 0 or a `DropReason` as a number.
-#[inline(never)]
-pub fn translate<F: Family, C: Ctx>(ctx: C, error: &Packet<F::Addr>) -> u32 {
+/// Translates the error in the scratch room's `packet`, and the quote that [`locate`] found, but for
+/// the quoted transport checksum. Returns 0 or a `DropReason` as a number.
+#[inline(always)]
+pub fn translate<F: Family, C: Ctx>(ctx: C) -> u32 {
     let Some(scratch) = F::scratch() else {
         return DropReason::Internal as u32;
     };
-    match rewrite::<F, C>(ctx, error, &scratch.quote, &scratch.quote_to) {
+    match rewrite::<F, C>(ctx, &scratch.packet, &scratch.quote, &scratch.quote_to) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// Translates the quoted transport checksum, if the quote is long enough to have it (RFC 5508 section
+/// 4.2). Returns 0 or a `DropReason` as a number.
+#[inline(always)]
+pub fn translate_checksum<F: Family, C: Ctx>(ctx: C) -> u32 {
+    let Some(scratch) = F::scratch() else {
+        return DropReason::Internal as u32;
+    };
+    let (quote, to) = (&scratch.quote, &scratch.quote_to);
+    let addresses = family::add(
+        F::checksum_diff(quote.src, to.src),
+        F::checksum_diff(quote.dst, to.dst),
+    );
+    let pair = |src: u16, dst: u16| src as u32 | (dst as u32) << 16;
+    let ports = diff32(
+        pair(quote.src_port.0, quote.dst_port.0),
+        pair(to.src_port.0, to.dst_port.0),
+    );
+    let at = scratch.packet.l4 + CHECKSUM;
+    match update_quoted(ctx, at, quote, family::add(addresses, ports)) {
         Ok(()) => 0,
         Err(reason) => reason as u32,
     }
@@ -117,7 +149,7 @@ pub fn translate<F: Family, C: Ctx>(ctx: C, error: &Packet<F::Addr>) -> u32 {
 
 /// The error's own addresses: where they are ends of the quoted packet, they change with it.
 #[inline(always)]
-pub fn outer<F: Family>(
+fn outer<F: Family>(
     error: &Packet<F::Addr>,
     quote: &Packet<F::Addr>,
     to: &Tuple<F::Addr>,
@@ -142,7 +174,7 @@ fn rewrite<F: Family, C: Ctx>(
     quote: &Packet<F::Addr>,
     to: &Tuple<F::Addr>,
 ) -> Result<(), DropReason> {
-    let checksum = error.l4 + 2;
+    let checksum = error.l4 + CHECKSUM;
     let (src, dst) = outer::<F>(error, quote, to);
     if !F::IS_V4 {
         let outer = family::add(
@@ -168,4 +200,36 @@ fn rewrite<F: Family, C: Ctx>(
     }
     F::write_addresses(ctx, quote.l3, to.src, to.dst)?;
     F::write_addresses(ctx, error.l3, src, dst)
+}
+
+/// Updates the quoted transport checksum by the difference of what it covers, and the error's
+/// checksum at `checksum` with it.
+#[inline(always)]
+fn update_quoted<C: Ctx, A>(
+    ctx: C,
+    checksum: u32,
+    quote: &Packet<A>,
+    diff: u32,
+) -> Result<(), DropReason> {
+    let Some(offset) = checksum_offset(quote.proto) else {
+        return Ok(());
+    };
+    let at = quote.l4 + offset;
+    ctx.pull(at + 2)?;
+    let Some(field) = ctx.window::<2>(at as usize) else {
+        return Ok(());
+    };
+    let old = field.u16::<0>();
+    if quote.proto == proto::UDP && old == 0 {
+        return Ok(());
+    }
+    let new = !fold(!old as u32 + fold(diff) as u32);
+    // In UDP a sum of 0 is sent as its other form (RFC 768).
+    let new = if quote.proto == proto::UDP && new == 0 {
+        u16::MAX
+    } else {
+        new
+    };
+    field.set_u16::<0>(new);
+    ctx.update_checksum(checksum, old as u32, new as u32, 0)
 }

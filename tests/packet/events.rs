@@ -1,0 +1,99 @@
+//! Flow events: told only when someone listens.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use dataplane_common::{
+    abi::{Addr6, FlowEvent, Port, hook, name},
+    net::proto::TCP,
+    verdict::DropReason,
+};
+
+use crate::{both_families, rules::Peer, seen::At, world::*};
+
+const FROM: End = (CLIENT, 40_000);
+const TO: End = (SERVER, 8080);
+
+both_families! {
+    /// The first packet of a flow is told with its hook, rules, frontend and backend; later ones,
+    /// and all packets while nobody listens, are not.
+    fn of_an_allowed_flow(w: Redirect) {
+        let frontend = w.serve_plain(TCP, (VIP, 80), &[TO]);
+        let ingress = w.allow(&[(Peer::Of(CLIENT), 21)]);
+        let egress = w.allow(&[(Peer::Of(SERVER), 31)]);
+        w.isolate_ingress(SERVER, ingress);
+        w.isolate_egress(CLIENT, egress);
+        let _ = w.send(At::FromPod(CLIENT), &w.tcp(SYN, (CLIENT, 1), (VIP, 80))).redirected();
+        assert_eq!(w.kernel.events(), [], "nobody listens");
+        listen(&mut w);
+        let _ = w.send(At::FromPod(CLIENT), &w.tcp(SYN, FROM, (VIP, 80))).redirected();
+        let events = w.kernel.events();
+        assert_eq!(events.len(), 1, "{events:?}");
+        let want = FlowEvent {
+            time: events[0].time,
+            src: mapped(w.ip(CLIENT)),
+            dst: mapped(w.ip(VIP)),
+            backend: mapped(w.ip(SERVER)),
+            src_port: Port::new(40_000),
+            dst_port: Port::new(80),
+            backend_port: Port::new(8080),
+            proto: TCP,
+            hook: hook::FROM_POD,
+            reason: 0,
+            ifindex: ifindex(CLIENT),
+            egress_rule: 31,
+            ingress_rule: 21,
+            frontend,
+            reserved: 0,
+        };
+        assert_eq!(events, [want]);
+        assert_ne!(want.time, 0);
+        let _ = w.send(At::FromPod(CLIENT), &w.tcp(ACK, FROM, (VIP, 80))).redirected();
+        let _ = w.send(At::FromPod(SERVER), &w.tcp(SYN_ACK, TO, FROM)).redirected();
+        assert_eq!(w.kernel.events(), []);
+    }
+
+    /// Each packet of a denied flow is told, with its reason, at the hook that drops it.
+    fn of_a_denied_flow(w: Redirect) {
+        let closed = w.allow(&[]);
+        w.isolate_ingress(SERVER, closed);
+        listen(&mut w);
+        let cases = [
+            (At::FromPod(CLIENT), w.udp(FROM, TO), hook::FROM_POD, ifindex(CLIENT)),
+            (At::FromPod(CLIENT), w.udp(FROM, TO), hook::FROM_POD, ifindex(CLIENT)),
+            (At::FromPod(SERVER), w.udp(TO, FROM), hook::FROM_POD, ifindex(SERVER)),
+            (At::ToPod(SERVER, None), w.udp((OUTSIDE, 9), TO), hook::TO_POD, ifindex(SERVER)),
+        ];
+        for (at, frame, hook, device) in cases {
+            w.send(at, &frame).drops(DropReason::PolicyIngress);
+            let events = w.kernel.events();
+            assert_eq!(events.len(), 1, "{at:?}: {events:?}");
+            let event = events[0];
+            let reason = DropReason::from_code(event.reason);
+            assert_eq!((event.hook, reason, event.ifindex), (hook, Some(DropReason::PolicyIngress), device));
+            assert_eq!((event.src, event.dst), (mapped(frame.src), mapped(frame.dst)));
+            assert_eq!((event.egress_rule, event.ingress_rule, event.frontend), (0, 0, 0));
+        }
+    }
+
+    /// A refusal is told too, and so is a connection that nobody knows.
+    fn of_what_opens_no_flow(w: Redirect) {
+        w.serve_plain(TCP, (VIP, 80), &[]);
+        listen(&mut w);
+        let _ = w.send(At::FromPod(CLIENT), &w.tcp(SYN, FROM, (VIP, 80))).refusal();
+        let _ = w.send(At::FromPod(CLIENT), &w.tcp(ACK, FROM, TO)).reason();
+        let reasons: Vec<_> =
+            w.kernel.events().iter().map(|event| DropReason::from_code(event.reason)).collect();
+        assert_eq!(reasons, [Some(DropReason::NoBackend), Some(DropReason::NoConnection)]);
+    }
+}
+
+fn listen(w: &mut World) {
+    w.kernel.write_at(name::LISTENERS, 0, &1u32);
+}
+
+fn mapped(ip: IpAddr) -> Addr6 {
+    match ip {
+        IpAddr::V4(ip) => Ipv6Addr::from(ip.to_ipv6_mapped()).into(),
+        IpAddr::V6(ip) => ip.into(),
+    }
+}
