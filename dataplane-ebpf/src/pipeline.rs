@@ -28,57 +28,68 @@ const TO_NET: u32 = hook::TO_NET as u32;
 /// What a pod sends.
 #[inline(always)]
 pub fn from_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
-    let mut packet = Packet::empty();
-    parse::parse::<F, C>(ctx, eth::LEN as u32, &mut packet)?;
+    let packet = room::<F>()?;
+    parse::parse::<F, C>(ctx, eth::LEN as u32, packet)?;
     let managed = pod.state == subject_state::MANAGED;
-    if managed && packet.src != F::address_of(pod) && !stays_on_link::<F>(&packet) {
+    if managed && packet.src != F::address_of(pod) && !stays_on_link::<F>(packet) {
         return Err(DropReason::SourceSpoofed);
     }
     if packet.kind == Kind::Neighbour {
         if managed {
-            neighbour::check_message::<F, C>(ctx, &packet, pod)?;
+            neighbour::check_message::<F, C>(ctx, packet, pod)?;
         }
         return Ok(Action::Pass);
     }
     if F::is_multicast(packet.dst) {
-        return multicast::<F>(&packet, pod);
+        return multicast::<F>(packet, pod);
     }
-    flow::<F, C, FROM_POD>(ctx, &mut packet, 0)
+    flow::<F, C, FROM_POD>(ctx, packet, 0)
 }
 
 /// What reaches a pod through the host's stack.
 #[inline(always)]
 pub fn to_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
-    let mut packet = Packet::empty();
-    parse::parse::<F, C>(ctx, eth::LEN as u32, &mut packet)?;
+    let packet = room::<F>()?;
+    parse::parse::<F, C>(ctx, eth::LEN as u32, packet)?;
     if packet.kind == Kind::Neighbour {
-        if neighbour::is_of_link::<F, C>(ctx, &packet)? {
+        if neighbour::is_of_link::<F, C>(ctx, packet) != 0 {
             return Ok(Action::Pass);
         }
         packet.kind = Kind::Other;
     }
     if pod.state == subject_state::MANAGED && packet.dst != F::address_of(pod) {
-        return not_addressed::<F>(&packet, pod);
+        return not_addressed::<F>(packet, pod);
     }
     if F::is_multicast(packet.dst) {
         return Ok(Action::Pass);
     }
-    let host = is_own_host::<F, C>(ctx, &packet);
-    flow::<F, C, TO_POD>(ctx, &mut packet, host)
+    let host = is_own_host::<F, C>(ctx, packet);
+    flow::<F, C, TO_POD>(ctx, packet, host)
+}
+
+/// The record of the packet, in the scratch room: the slow path finds it there, and it does not take
+/// up the stack.
+#[inline(always)]
+fn room<F: Family>() -> Result<&'static mut Packet<F::Addr>, DropReason> {
+    match F::scratch() {
+        Some(scratch) => {
+            scratch.packet = Packet::empty();
+            Ok(&mut scratch.packet)
+        }
+        None => Err(DropReason::Internal),
+    }
 }
 
 /// What comes in by an uplink.
 #[inline(always)]
 pub fn from_net<F: Family, C: Ctx>(ctx: C) -> Verdict {
-    let mut packet = Packet::empty();
-    uplink::<F, C, FROM_NET>(ctx, &mut packet, 0)
+    uplink::<F, C, FROM_NET>(ctx, room::<F>()?, 0)
 }
 
 /// What goes out by an uplink.
 #[inline(always)]
 pub fn to_net<F: Family, C: Ctx>(ctx: C) -> Verdict {
-    let mut packet = Packet::empty();
-    uplink::<F, C, TO_NET>(ctx, &mut packet, (ctx.ingress_ifindex() == 0) as u32)
+    uplink::<F, C, TO_NET>(ctx, room::<F>()?, (ctx.ingress_ifindex() == 0) as u32)
 }
 
 /// The path of a packet at an uplink. What is not readable there is not ours to drop.
@@ -95,7 +106,7 @@ fn uplink<F: Family, C: Ctx, const HOOK: u32>(
         // Policy has left it alone as a message of the link: so it must not leave the link.
         if HOOK == TO_NET
             && ctx.ingress_ifindex() != 0
-            && !neighbour::is_of_link::<F, C>(ctx, packet)?
+            && neighbour::is_of_link::<F, C>(ctx, packet) == 0
         {
             return Err(DropReason::RogueNeighbour);
         }
@@ -124,7 +135,7 @@ fn flow<F: Family, C: Ctx, const HOOK: u32>(
     let (entry, fresh) = match conntrack::find::<F>(packet, raw_client, &mut to) {
         Some(entry) => (entry, false),
         None => {
-            let opened = open::<F, C, HOOK>(ctx, packet, host);
+            let opened = open::<F, C, HOOK>(ctx, host);
             if opened != 0 {
                 return unopened::<F, C, HOOK>(ctx, packet, opened);
             }
@@ -151,11 +162,10 @@ fn flow<F: Family, C: Ctx, const HOOK: u32>(
 
 /// Opens the packet's flow: 0, a `DropReason` as a number, or an `outcome`.
 #[inline(always)]
-fn open<F: Family, C: Ctx, const HOOK: u32>(ctx: C, packet: &Packet<F::Addr>, host: u32) -> u32 {
+fn open<F: Family, C: Ctx, const HOOK: u32>(ctx: C, host: u32) -> u32 {
     let Some(scratch) = F::scratch() else {
         return DropReason::Internal as u32;
     };
-    scratch.packet = *packet;
     scratch.origin = Origin {
         hook: HOOK,
         host,
@@ -182,7 +192,11 @@ fn unopened<F: Family, C: Ctx, const HOOK: u32>(
     let Some(reason) = DropReason::from_code(code) else {
         return Err(DropReason::Internal);
     };
-    if opened & outcome::REFUSE == 0 || reject::refuse::<F, C>(ctx, packet, HOOK).is_err() {
+    // A host's own packet is never refused: its sender is told by the drop.
+    if HOOK == TO_NET
+        || opened & outcome::REFUSE == 0
+        || reject::refuse::<F, C>(ctx, packet, HOOK).is_err()
+    {
         return Err(reason);
     }
     observe::count_drop(reason);
@@ -296,7 +310,6 @@ fn error<F: Family, C: Ctx, const HOOK: u32>(ctx: C, packet: &Packet<F::Addr>) -
     if rewrites::<HOOK>(entry.flags, forward)
         && rewrite::is_translated(&scratch.quote, &scratch.quote_to)
     {
-        scratch.packet = *packet;
         let status = ctx.translate_error::<F>();
         if let Some(reason) = DropReason::from_code(status) {
             return Err(reason);

@@ -30,7 +30,7 @@ pub fn check_message<F: Family, C: Ctx>(
     subject: &Subject,
 ) -> Result<(), DropReason> {
     const TARGET: usize = 8;
-    if !is_of_link::<F, C>(ctx, packet)? {
+    if is_of_link::<F, C>(ctx, packet) == 0 {
         return Err(DropReason::RogueNeighbour);
     }
     // A solicitation without a source claims its target (RFC 4862 section 5.4).
@@ -53,17 +53,19 @@ pub fn check_message<F: Family, C: Ctx>(
     Err(DropReason::NeighbourSpoofed)
 }
 
-/// True if a message has not been forwarded: its hop limit is what its sender must set (RFC 4861
+/// Not 0 if a message has not been forwarded: its hop limit is what its sender must set (RFC 4861
 /// section 7.1), or neither end has a meaning elsewhere (RFC 3810 section 5). Only such messages are
 /// exempt from policy.
-#[inline(always)]
-pub fn is_of_link<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> Result<bool, DropReason> {
+#[inline(never)]
+pub fn is_of_link<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
     if is_listening(packet.flags) {
-        return Ok(F::is_link_scope(packet.src)
-            && (F::is_multicast(packet.dst) || F::is_link_scope(packet.dst)));
+        let to_link = F::is_multicast(packet.dst) || F::is_link_scope(packet.dst);
+        return (F::is_link_scope(packet.src) && to_link) as u32;
     }
-    let header = ctx.need::<{ ipv6::LEN }>(packet.l3 as usize)?;
-    Ok(header.u8::<{ ipv6::HOP_LIMIT }>() == 255)
+    match ctx.window::<{ ipv6::LEN }>(packet.l3 as usize) {
+        Some(header) => (header.u8::<{ ipv6::HOP_LIMIT }>() == 255) as u32,
+        None => 0,
+    }
 }
 
 /// True for types of multicast listening.
