@@ -145,7 +145,8 @@ impl Dataplane {
             remove(&self.pins.link(&pin))?;
         }
         for link in self.unpinned(hook, ifindex, name)? {
-            // One that lost its pin is taken over; any further one would do the work twice.
+            // One that lost its pin, or has the device's former role, is taken over; any further
+            // one would do the work twice.
             if adopted {
                 sys::link_detach(link.as_fd())
                     .map_err(|source| attach_error(hook, name, source))?;
@@ -235,13 +236,32 @@ impl Dataplane {
     ) -> Result<(), Error> {
         for hook in hooks {
             let pin = hook.pin(ifindex);
-            detach_pinned(&self.pins.link(&pin))?;
-            self.held().remove(&pin);
+            let former = self.held().remove(&pin);
+            if self.is_held_elsewhere(former.as_ref())? {
+                remove(&self.pins.link(&pin))?;
+            } else {
+                detach_pinned(&self.pins.link(&pin))?;
+            }
             if self.mode == AttachMode::Clsact {
                 clsact::detach(hook, name).map_err(|source| attach_error(hook, name, source))?;
             }
         }
         Ok(())
+    }
+
+    /// True if the link serves another hook now: a device that changes its role keeps its links,
+    /// with other programs in them.
+    fn is_held_elsewhere(&self, link: Option<&OwnedFd>) -> Result<bool, Error> {
+        let Some(link) = link else {
+            return Ok(false);
+        };
+        let id = link_info(link)?.id;
+        for other in self.held().values() {
+            if link_info(other)?.id == id {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes a first entry for a pod's device, if there is none.

@@ -180,7 +180,11 @@ fn sweep() -> Result<()> {
             Err(_) => true,
         };
         if free && !kept {
-            remove(&id).with_context(|| format!("cannot remove what run {id} left"))?;
+            let removed = remove(&id);
+            // A run that was ending has done so by itself meanwhile.
+            if Path::new(ROOT).join(&id).exists() {
+                removed.with_context(|| format!("cannot remove what run {id} left"))?;
+            }
         }
     }
     Ok(())
