@@ -95,7 +95,7 @@ impl Agent {
             match &ended {
                 Some(_) => Ok(false),
                 None => match self.status() {
-                    Ok(status) if status["in_sync"] == true => Ok(true),
+                    Ok(status) if status["inSync"] == true => Ok(true),
                     Ok(status) => bail!("its status is {status}"),
                     Err(error) => Err(error),
                 },
