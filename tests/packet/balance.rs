@@ -8,7 +8,7 @@ use dataplane_common::{
     verdict::DropReason,
 };
 
-use crate::{both_families, seen::At, service::Service, world::*};
+use crate::{seen::At, service::Service, world::*};
 
 const FOURTH: Host = Host::Pod(4);
 

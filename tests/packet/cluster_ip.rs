@@ -7,7 +7,6 @@ use dataplane_common::{
 };
 
 use crate::{
-    both_families,
     frame::{Body, Frame, Problem},
     seen::At,
     service::Service,

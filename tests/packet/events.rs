@@ -1,6 +1,6 @@
 //! Flow events: told only when someone listens.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use dataplane_common::{
     abi::{Addr6, FlowEvent, Port, hook, name},
@@ -8,7 +8,7 @@ use dataplane_common::{
     verdict::DropReason,
 };
 
-use crate::{both_families, rules::Peer, seen::At, world::*};
+use crate::{rules::Peer, seen::At, world::*};
 
 const FROM: End = (CLIENT, 40_000);
 const TO: End = (SERVER, 8080);
@@ -93,7 +93,7 @@ fn listen(w: &mut World) {
 
 fn mapped(ip: IpAddr) -> Addr6 {
     match ip {
-        IpAddr::V4(ip) => Ipv6Addr::from(ip.to_ipv6_mapped()).into(),
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().into(),
         IpAddr::V6(ip) => ip.into(),
     }
 }

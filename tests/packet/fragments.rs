@@ -6,7 +6,6 @@ use dataplane_common::{
 };
 
 use crate::{
-    both_families,
     frame::{Body, Frame},
     rules::{Peer, Rules},
     seen::At,

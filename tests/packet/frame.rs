@@ -198,7 +198,7 @@ impl Frame {
             panic!("not a fragment: {:?}", parts[1]);
         };
         data.extend(rest);
-        Frame::read(&whole.bytes()).unwrap()
+        Frame::read(&whole.bytes()).expect("two halves of one datagram")
     }
 
     /// An ICMP error about this frame, from an address, that quotes `octets` of its IP payload.

@@ -173,11 +173,6 @@ impl Kernel {
         self.written.insert((map, index));
     }
 
-    /// Removes an element; false if it was not there.
-    pub fn remove<K: Abi>(&self, map: &str, key: &K) -> bool {
-        sys::delete(self.fd(map), bytes_of(key)).expect("a removal of the map's own size")
-    }
-
     /// All keys of a map.
     pub fn keys<K: Abi>(&self, map: &str) -> Vec<K> {
         let mut key = vec![0; size_of::<K>()];

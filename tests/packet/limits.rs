@@ -6,7 +6,6 @@ use dataplane_common::{
 };
 
 use crate::{
-    both_families,
     kernel::{TIGHT_CONNTRACK, TIGHT_PER_POD, TIGHT_TOTAL},
     seen::At,
     world::*,

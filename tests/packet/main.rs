@@ -37,7 +37,6 @@ macro_rules! both_families {
         )+
     };
 }
-pub(crate) use both_families;
 
 mod balance;
 mod cluster_ip;

@@ -8,7 +8,6 @@ use dataplane_common::{
 };
 
 use crate::{
-    both_families,
     frame::{Frame, Problem},
     rules::{Peer, Rules},
     seen::At,

@@ -7,7 +7,6 @@ use dataplane_common::{
 };
 
 use crate::{
-    both_families,
     frame::{Body, Frame, Problem},
     kernel::{SNAT_FIRST, TIGHT_SNAT_COUNT},
     netns::UPLINK,

@@ -9,7 +9,6 @@ use dataplane_common::{
 };
 
 use crate::{
-    both_families,
     rules::{Peer, Rules},
     seen::At,
     world::*,

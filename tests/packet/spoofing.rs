@@ -9,7 +9,6 @@ use dataplane_common::{
 };
 
 use crate::{
-    both_families,
     frame::{Body, Frame},
     kernel::Mode,
     seen::At,
@@ -135,7 +134,7 @@ fn arp_speaks_for_its_sender() {
 fn neighbour_discovery_speaks_for_its_sender() {
     let w = World::new(Mode::Redirect, Family::V6);
     let all_nodes = IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1]);
-    let cases: [(&str, u8, IpAddr, IpAddr, u8, Option<DropReason>); 19] = [
+    let cases = [
         (
             "router solicitation",
             133,

@@ -8,7 +8,6 @@ use dataplane_common::{
 };
 
 use crate::{
-    both_families,
     frame::{Body, Frame},
     kernel::SNAT_FIRST,
     seen::At,

@@ -133,14 +133,6 @@ impl World {
         }
     }
 
-    /// The family's ICMP.
-    pub fn icmp(&self) -> u8 {
-        match self.family {
-            Family::V4 => proto::ICMP,
-            Family::V6 => proto::ICMPV6,
-        }
-    }
-
     /// The map of a pair that is this family's.
     pub fn of(&self, pair: [&'static str; 2]) -> &'static str {
         pair[self.family as usize]
@@ -175,14 +167,6 @@ impl World {
         self.with_addr(name::IDENTITIES, host, |kernel, map, addr| match addr {
             Ok(addr) => kernel.write(map, &addr, &value),
             Err(addr) => kernel.write(map, &addr, &value),
-        });
-    }
-
-    /// Forgets what a host's address is.
-    pub fn forget_identity(&mut self, host: Host) {
-        self.with_addr(name::IDENTITIES, host, |kernel, map, addr| match addr {
-            Ok(addr) => assert!(kernel.remove(map, &addr)),
-            Err(addr) => assert!(kernel.remove(map, &addr)),
         });
     }
 
