@@ -1,7 +1,9 @@
 //! `sluice dump`: manifests compiled to tables, without a kernel. Each pod of the node gets a device
 //! of its own, numbered in the order of the pods' names.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use dataplane_common::abi::{CidrKey, PortSpan, RulesetVal, Subject, peer, scope, subject_state};
@@ -19,17 +21,35 @@ use crate::source::manifests;
 
 /// Compiles a folder and prints its tables, sorted.
 pub(super) fn dump(args: &DumpArgs) -> Result<()> {
-    let (changes, problems) = manifests::read_once(&args.manifests)?;
+    let lines = compile_folder(&args.manifests, &args.node_name, &args.node_port_addresses)?;
+    match args.output.output {
+        Output::Json => print(&serde_json::to_string_pretty(&lines)?),
+        Output::Table => print(&lines.join("\n")),
+    }
+}
+
+/// The tables that a folder of manifests makes on a node: a line for each entry, sorted by map and
+/// key; then what numbers stand for, what is wrong with the manifests, and what is skipped.
+///
+/// # Errors
+///
+/// The folder cannot be read, a block of addresses is none, or the tables do not fit in the maps.
+pub fn compile_folder(
+    folder: &Path,
+    node_name: &str,
+    node_port_addresses: &[String],
+) -> Result<Vec<String>> {
+    let contents = manifests::read_once(folder)?;
     let mut converter = Converter::default();
     let mut snapshot = Snapshot::new(
         NodeConfig {
-            name: args.node_name.as_str().into(),
+            name: node_name.into(),
             addresses: Vec::new(),
-            nodeport_addresses: config::prefixes(&args.node_port_addresses)?,
+            nodeport_addresses: config::prefixes(node_port_addresses)?,
         },
         [],
     );
-    for change in changes {
+    for change in contents.changes {
         for event in converter.convert(change) {
             snapshot.apply(event);
         }
@@ -44,21 +64,17 @@ pub(super) fn dump(args: &DumpArgs) -> Result<()> {
         }
     };
     let mut lines = lines(&desired.tables, &ids);
-    let problems = problems
-        .iter()
-        .chain(converter.problems())
-        .map(|problem| format!("problem {problem}"));
-    lines.extend(problems);
+    let problems = contents.problems.iter().chain(converter.problems());
+    lines.extend(problems.map(|problem| format!("problem {problem}")));
     lines.extend(
         desired
             .notices
             .iter()
             .map(|notice| format!("notice {notice}")),
     );
-    match args.output.output {
-        Output::Json => print(&serde_json::to_string_pretty(&lines)?),
-        Output::Table => print(&lines.join("\n")),
-    }
+    let skipped = contents.skipped.iter();
+    lines.extend(skipped.map(|skipped| format!("skipped {}: {}", skipped.origin, skipped.kind)));
+    Ok(lines)
 }
 
 /// The node's addresses as its Node object has them, and a device for each of its pods.
@@ -124,7 +140,9 @@ fn lines(tables: &Tables, ids: &IdTable) -> Vec<String> {
 }
 
 fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
-    for (key, value) in &tables.services {
+    for (key, value) in by_address(&tables.services, |key| {
+        (key.addr.to_ip(), key.port.number())
+    }) {
         let frontend = SocketAddr::new(key.addr.to_ip(), key.port.number());
         let clients = if key.scope == scope::EXTERNAL {
             "external"
@@ -153,7 +171,7 @@ fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
             backend.service_port, backend.generation, backend.flags
         ));
     }
-    for (addr, value) in &tables.identities {
+    for (addr, value) in by_address(&tables.identities, |addr| addr.to_ip()) {
         lines.push(format!(
             "address {} identity {} device {} flags {:#x}",
             addr.to_ip(),
@@ -162,7 +180,7 @@ fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
             value.flags
         ));
     }
-    for (key, value) in &tables.cidrs {
+    for (key, value) in by_address(&tables.cidrs, |key| (key.addr.to_ip(), key.prefix)) {
         let length = key.prefix - CidrKey::<A>::LEAD_BITS;
         lines.push(format!(
             "cidr {}/{length} set {}",
@@ -170,6 +188,16 @@ fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
             value.set
         ));
     }
+}
+
+/// Entries in the order of their addresses; the maps' own order is that of their bytes.
+fn by_address<K: Ord, V, S: Ord>(
+    table: &BTreeMap<K, V>,
+    address: impl Fn(&K) -> S,
+) -> Vec<(&K, &V)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| address(key));
+    entries
 }
 
 fn subject(subject: &Subject) -> String {

@@ -1,7 +1,7 @@
 //! The command line: asks the agent and prints what it answers.
 
 mod client;
-mod dump;
+pub mod dump;
 mod show;
 
 use std::io::{self, Write};

@@ -68,9 +68,22 @@ pub struct Manifests {
     dirty: BTreeSet<PathBuf>,
     /// Files whose content would delete objects, to be read again.
     doubted: BTreeSet<PathBuf>,
+    /// Files that were there at the start and have not been read yet.
+    awaited: BTreeSet<PathBuf>,
     due: Option<Instant>,
     next_look: Instant,
     root_problem: Option<Problem>,
+}
+
+/// What a folder holds.
+#[derive(Debug)]
+pub struct Contents {
+    /// Its objects.
+    pub changes: Vec<Change>,
+    /// What is wrong with its files.
+    pub problems: Vec<Problem>,
+    /// Documents that are left out.
+    pub skipped: Vec<Skipped>,
 }
 
 /// Reads a folder once, without watching it.
@@ -78,12 +91,16 @@ pub struct Manifests {
 /// # Errors
 ///
 /// [`Error::Folder`] if it cannot be read.
-pub fn read_once(root: &Path) -> Result<(Vec<Change>, Vec<Problem>), Error> {
+pub fn read_once(root: &Path) -> Result<Contents, Error> {
     let mut folder = Folder::default();
     for path in files(root)?.into_keys() {
         folder.take(&read(&path).unwrap_or_else(|error| Parsed::unreadable(&path, &error)));
     }
-    Ok((folder.drain(), folder.problems()))
+    Ok(Contents {
+        changes: folder.drain(),
+        problems: folder.problems(),
+        skipped: folder.skipped(),
+    })
 }
 
 impl Manifests {
@@ -96,13 +113,14 @@ impl Manifests {
         // The watch comes first: a change between the two is then seen twice instead of never.
         let watch = Watch::new(root)?;
         let seen = files(root)?;
-        let dirty = seen.keys().cloned().collect();
+        let dirty: BTreeSet<PathBuf> = seen.keys().cloned().collect();
         Ok(Self {
             root: root.to_owned(),
             folder: Folder::default(),
             watch,
             seen,
             writing: BTreeMap::new(),
+            awaited: dirty.clone(),
             dirty,
             doubted: BTreeSet::new(),
             due: Some(Instant::now()),
@@ -111,8 +129,8 @@ impl Manifests {
         })
     }
 
-    /// Waits for changes: first, for all that the folder holds. May return none. Cancelling it loses
-    /// nothing.
+    /// Waits for changes: first, for all that the folder holds, so that nothing is taken as gone
+    /// because its file is just being written. May return none. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Vec<Change> {
         loop {
             let wake = self.due.unwrap_or(self.next_look).min(self.next_look);
@@ -129,7 +147,9 @@ impl Manifests {
                     }
                     self.due = None;
                     self.read_dirty();
-                    return self.folder.drain();
+                    if self.awaited.is_empty() {
+                        return self.folder.drain();
+                    }
                 }
             }
         }
@@ -220,6 +240,7 @@ impl Manifests {
                 continue;
             }
             self.writing.remove(&path);
+            self.awaited.remove(&path);
             let signature = Signature::of(&path);
             let parsed = match read(&path) {
                 Ok(parsed) => parsed,

@@ -21,8 +21,7 @@ pub fn documents(text: &str) -> Vec<Document<'_>> {
     let mut found = Vec::new();
     let mut start = Start::default();
     let mut offset = 0;
-    let mut line = 0;
-    for raw in text.split_inclusive('\n') {
+    for (line, raw) in (0..).zip(text.split_inclusive('\n')) {
         let begins = is_marker(raw, "---");
         if begins || is_marker(raw, "...") {
             start.finish(&text[start.offset..offset], &mut found);
@@ -33,7 +32,6 @@ pub fn documents(text: &str) -> Vec<Document<'_>> {
             };
         }
         offset += raw.len();
-        line += 1;
     }
     start.finish(&text[start.offset..], &mut found);
     found

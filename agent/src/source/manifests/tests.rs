@@ -114,6 +114,19 @@ async fn a_file_is_not_read_while_it_is_written() {
 }
 
 #[tokio::test]
+async fn the_first_answer_waits_for_files_that_are_being_written() {
+    let scratch = Scratch::new("first");
+    scratch.write("a.yaml", &service("a"));
+    scratch.write("b.yaml", &service("b"));
+    let mut source = Manifests::open(&scratch.0).expect("open");
+    source.note(Signal::Writing(scratch.0.join("b.yaml")));
+    assert!(is_quiet(&mut source).await, "b.yaml is not read yet");
+    source.note(Signal::Written(scratch.0.join("b.yaml")));
+    source.due = Some(Instant::now());
+    assert_eq!(changes(&mut source).await, ["+a", "+b"]);
+}
+
+#[tokio::test]
 async fn new_folders_are_watched() {
     let scratch = Scratch::new("folders");
     let mut source = Manifests::open(&scratch.0).expect("open");

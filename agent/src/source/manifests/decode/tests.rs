@@ -70,7 +70,7 @@ fn lists_are_opened_and_their_items_have_lines() {
     let found = keys(text);
     assert_eq!(found[0], "6 Service default/a");
     assert!(
-        found[1].starts_with("9 bad Service default/b [items[1].spec.ports] "),
+        found[1].starts_with("12 bad Service default/b [items[1].spec.ports] "),
         "{found:?}"
     );
 }
