@@ -3,6 +3,7 @@
 //!
 //! Programs run by `BPF_PROG_TEST_RUN`: redirects are decided but not carried out.
 
+mod flows;
 mod frame;
 mod kernel;
 mod netns;

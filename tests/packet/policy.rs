@@ -258,6 +258,9 @@ both_families! {
         w.send(At::HostToPod(SERVER), &probe).passes(&probe);
         let reply = w.tcp(SYN_ACK, TO, (Host::Node, 50_000));
         w.send(At::FromPod(SERVER), &reply).passes(&reply);
+        w.next_epoch();
+        w.send(At::HostToPod(SERVER), &probe).passes(&probe);
+        w.send(At::FromPod(SERVER), &reply).passes(&reply);
         w.send(At::ToPod(SERVER, None), &w.tcp(SYN, (Host::Node, 50_001), TO)).drops(PolicyIngress);
         w.send(At::HostToPod(SERVER), &w.tcp(SYN, (OUTSIDE, 50_002), TO)).drops(PolicyIngress);
         w.send(At::ToPod(SERVER, None), &w.tcp(SYN, (Host::OtherNode, 1), TO)).drops(PolicyIngress);

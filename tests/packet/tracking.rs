@@ -137,6 +137,44 @@ both_families! {
         }
     }
 
+    /// But not one that policy denies: then it keeps its backend, at another port.
+    fn a_taken_tuple_does_not_take_a_denied_backend(w: Redirect) {
+        let closed = w.allow(&[]);
+        w.isolate_ingress(THIRD, closed);
+        w.serve_plain(UDP, (VIP, 80), &[TO]);
+        let _ = w.send(At::FromPod(CLIENT), &w.udp(FROM, (VIP, 80))).redirected();
+        w.serve_plain(UDP, (VIP2, 80), &[TO, (THIRD, 8080)]);
+        for _ in 0..8 {
+            let seen = w.send(At::FromPod(CLIENT), &w.udp(FROM, (VIP2, 80)));
+            if seen.reason().is_none() {
+                let port = source_port(&seen.redirected());
+                assert_ne!(port, FROM.1);
+                return;
+            }
+            // The draw fell on the denied backend, as draws do: once that is forgotten, again.
+            w.age(UDP, FROM, (THIRD, 8080), 11);
+        }
+        panic!("never at the backend that is allowed");
+    }
+
+    /// A connection through a Service may use its ports again once it is closed.
+    fn a_closed_connection_to_a_service_makes_room(w: Redirect) {
+        w.serve_plain(TCP, (VIP, 80), &[TO]);
+        for last in [FIN, RST] {
+            let request = |flags| w.tcp(flags, FROM, (VIP, 80));
+            let inside = |flags| w.between(&request(flags), FROM, TO).for_pod(SERVER);
+            w.send(At::FromPod(CLIENT), &request(SYN)).redirects(&inside(SYN));
+            let _ = w.send(At::FromPod(SERVER), &w.tcp(SYN_ACK, TO, FROM)).redirected();
+            let _ = w.send(At::FromPod(CLIENT), &request(FIN)).redirected();
+            let _ = w.send(At::FromPod(SERVER), &w.tcp(last, TO, FROM)).redirected();
+            w.send(At::FromPod(CLIENT), &request(SYN)).redirects(&inside(SYN));
+            let flow = w.flow(TCP, FROM, TO).expect("a main entry");
+            assert_eq!(State::from_number(flow.state), State::New);
+            let _ = w.send(At::FromPod(SERVER), &w.tcp(RST, TO, FROM)).redirected();
+        }
+        assert_eq!(w.flows(), 2);
+    }
+
     /// With no other backend it gets another source port, and both flows live.
     fn a_taken_tuple_changes_the_port(w: Redirect) {
         for proto in [TCP, UDP] {

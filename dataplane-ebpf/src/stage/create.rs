@@ -480,18 +480,33 @@ fn take_next_backend<F: Family>() -> u32 {
     }
     let addr = scratch.choice.addr;
     let ifindex = subject::identity::<F>(&addr).ifindex;
-    if (ifindex == 0) != (scratch.val.responder_ifindex == 0) {
+    if (ifindex == 0) != (scratch.val.responder_ifindex == 0)
+        || (scratch.val.flags & ct_flags::REDIRECT != 0
+            && !has_flag(ifindex, subject_flags::REDIRECT))
+    {
         return 0;
     }
     scratch.question.responder = addr;
     scratch.question.responder_ifindex = ifindex;
     scratch.question.port = scratch.choice.port;
+    let denied = policy::judge::<F>() != 0;
+    let Some(scratch) = F::scratch() else {
+        return 0;
+    };
+    if denied {
+        // The present backend stays, and with it what policy says of it.
+        scratch.question.responder = scratch.tuple.dst;
+        scratch.question.responder_ifindex = scratch.val.responder_ifindex;
+        scratch.question.port = scratch.tuple.dst_port;
+        let _ = policy::judge::<F>();
+        return 0;
+    }
     scratch.val.backend = scratch.choice.backend;
     scratch.val.generation = scratch.choice.generation;
     scratch.val.responder_ifindex = ifindex;
     scratch.tuple.dst = addr;
     scratch.tuple.dst_port = scratch.choice.port;
-    (policy::judge::<F>() == 0) as u32
+    1
 }
 
 /// Removes the entry in the way if its flow is over. True if the place is free now.
