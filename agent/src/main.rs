@@ -1,20 +1,22 @@
 //! The `sluice` binary.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use sluice::args::{AgentArgs, Cli, Command};
 use sluice::cli::{self, Unreachable};
-use sluice::config::Settings;
+use sluice::config::{self, Settings};
 use sluice::run;
 use tracing_subscriber::EnvFilter;
 
-/// Exit codes beside 0, and 2, which the command line's own errors have.
+/// Exit codes beside 0.
 mod exit {
     /// It failed.
     pub const FAILED: u8 = 1;
+    /// The command line or the settings are wrong; the parser of the command line exits so too.
+    pub const USAGE: u8 = 2;
     /// No agent answers.
     pub const UNREACHABLE: u8 = 3;
 }
@@ -28,14 +30,31 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sluice: {error:#}");
-            let unreachable = error.downcast_ref::<Unreachable>().is_some();
-            ExitCode::from(if unreachable {
-                exit::UNREACHABLE
-            } else {
-                exit::FAILED
-            })
+            eprintln!("sluice: {}", text(&error));
+            ExitCode::from(code(&error))
         }
+    }
+}
+
+/// The error with its causes, those left out that it tells itself.
+fn text(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match (text.is_empty(), text.contains(&cause)) {
+            (true, _) => cause,
+            (false, true) => text,
+            (false, false) => format!("{text}: {cause}"),
+        }
+    })
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<Unreachable>() {
+        exit::UNREACHABLE
+    } else if error.is::<config::Error>() {
+        exit::USAGE
+    } else {
+        exit::FAILED
     }
 }
 
@@ -50,6 +69,7 @@ fn agent(args: &AgentArgs, cli: &Cli) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -4,11 +4,13 @@ mod devices;
 mod engine;
 
 use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use dataplane_common::abi::{Config, config_flags};
 use dataplane_model::snapshot::{Event, Interface, Kind, NodeConfig, Object};
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,11 +51,17 @@ const SETTLE: Duration = Duration::from_millis(2);
 ///
 /// What keeps it from starting; each error names its remedy.
 pub async fn run(settings: Settings) -> Result<()> {
+    // What may be refused comes before anything in the kernel is touched.
+    let manifests = Manifests::open(&settings.manifests)?;
+    server::check_free(&settings.socket)?;
+    let mut lock = lock(&settings.bpffs)?;
     let hz = bpf::kernel_hz()?;
     let dataplane = Arc::new(load(&settings, hz)?);
+    if lock.is_none() {
+        lock = self::lock(&settings.bpffs)?;
+    }
     report_adoption(&dataplane);
     let engine = Engine::adopt(dataplane.maps(), node(&settings))?;
-    let manifests = Manifests::open(&settings.manifests)?;
     if settings.services && settings.socket_lb {
         let root = match &settings.cgroup_root {
             Some(root) => root.clone(),
@@ -82,7 +90,26 @@ pub async fn run(settings: Settings) -> Result<()> {
     info!(node = %agent.settings.node_name, folder = %agent.settings.manifests.display(), "running");
     let result = agent.follow(net, questions).await;
     sweeper.abort();
+    drop(lock);
     result
+}
+
+/// Keeps other agents from the same pins for as long as the file is open; `None` if the directory is
+/// not there yet.
+fn lock(bpffs: &Path) -> Result<Option<File>> {
+    let Ok(directory) = File::open(bpffs) else {
+        return Ok(None);
+    };
+    match directory.try_lock() {
+        Ok(()) => Ok(Some(directory)),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another agent uses the pins in {}: stop it, or give this one another --bpffs",
+            bpffs.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", bpffs.display()))
+        }
+    }
 }
 
 fn load(settings: &Settings, hz: u32) -> Result<Dataplane> {

@@ -84,7 +84,9 @@ fn difference(expected: &str, found: &str) -> String {
     let only = |here: &str, there: &str, sign: char| {
         let there: Vec<&str> = there.lines().collect();
         let lines = here.lines().filter(|line| !there.contains(line));
-        lines.map(|line| format!("{sign} {line}\n")).collect::<String>()
+        lines
+            .map(|line| format!("{sign} {line}\n"))
+            .collect::<String>()
     };
     only(expected, found, '-') + &only(found, expected, '+')
 }

@@ -37,13 +37,26 @@ pub enum Error {
     #[error("another agent answers at {}: stop it, or give this one another --socket", .0.display())]
     Taken(PathBuf),
     /// It cannot be made.
-    #[error("making the socket {}: {source}; name another file with --socket", path.display())]
+    #[error("making the socket {}: {reason}; name another file with --socket", path.display())]
     Make {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
+}
+
+/// Checks that no agent answers at a socket: one that nobody answers is left over from an agent that
+/// was killed.
+///
+/// # Errors
+///
+/// [`Error::Taken`].
+pub fn check_free(path: &Path) -> Result<(), Error> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(Error::Taken(path.to_owned())),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Serves the socket, on the current runtime. The file is for its owner only.
@@ -81,17 +94,14 @@ pub fn listen(
 }
 
 fn bind(path: &Path) -> Result<UnixListener, Error> {
-    let make = |source| Error::Make {
+    let make = |reason| Error::Make {
         path: path.to_owned(),
-        source,
+        reason,
     };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(make)?;
     }
-    // Only a socket that nobody answers is left over from an agent that was killed.
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(Error::Taken(path.to_owned()));
-    }
+    check_free(path)?;
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(make(error)),
         _ => {}

@@ -11,10 +11,10 @@ use crate::admin::protocol::{Request, Response};
 
 /// No agent answers.
 #[derive(Debug, thiserror::Error)]
-#[error("no agent answers at {}: {source}; start one with `sluice agent`, or name its --socket", path.display())]
+#[error("no agent answers at {}: {reason}; start one with `sluice agent`, or name its --socket", path.display())]
 pub struct Unreachable {
     path: PathBuf,
-    source: std::io::Error,
+    reason: std::io::Error,
 }
 
 /// Asks and waits for the answer.
@@ -30,9 +30,9 @@ pub(super) fn stream<T: DeserializeOwned>(
     socket: &Path,
     request: &Request,
 ) -> Result<impl Iterator<Item = Result<T>>> {
-    let unreachable = |source| Unreachable {
+    let unreachable = |reason| Unreachable {
         path: socket.to_owned(),
-        source,
+        reason,
     };
     let mut stream = UnixStream::connect(socket).map_err(unreachable)?;
     let mut line = serde_json::to_vec(request)?;

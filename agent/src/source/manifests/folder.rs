@@ -347,7 +347,7 @@ impl File {
                     );
                     "until it can be read, it allows its pods nothing"
                 }
-                (None, None) => "the object does not exist for the agent",
+                (None, None) => "the document has no effect",
             },
         };
         self.problems.insert(Problem {

@@ -46,7 +46,7 @@ pub enum Error {
         error: io::Error,
     },
     /// The kernel refuses to watch it.
-    #[error("watching {}: {error}; more watches are allowed by `sysctl fs.inotify.max_user_watches`", path.display())]
+    #[error("watching {}: {error}{}", path.display(), remedy(error))]
     Watch {
         /// The folder.
         path: PathBuf,
@@ -110,7 +110,8 @@ impl Manifests {
     ///
     /// The folder cannot be read or watched.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        // The watch comes first: a change between the two is then seen twice instead of never.
+        files(root)?;
+        // The watch comes before the list: a change in between is seen twice instead of never.
         let watch = Watch::new(root)?;
         let seen = files(root)?;
         let dirty: BTreeSet<PathBuf> = seen.keys().cloned().collect();
@@ -261,6 +262,15 @@ impl Manifests {
                 self.seen.insert(path, signature);
             }
         }
+    }
+}
+
+fn remedy(error: &notify::Error) -> &'static str {
+    match error.kind {
+        notify::ErrorKind::MaxFilesWatch => {
+            "; allow more by `sysctl -w fs.inotify.max_user_watches=1048576`"
+        }
+        _ => "",
     }
 }
 
