@@ -23,7 +23,8 @@ use serde_json::{Value, json};
 
 use crate::report::Report;
 use crate::topology::{Cluster, Cni};
-use rounds::Samples;
+use rounds::{Phase, Samples};
+use rows::Measured;
 use variant::{Path as Way, Scale, Variant};
 
 /// Names of the variants.
@@ -44,7 +45,7 @@ use names::{AGAIN, KERNEL, MANY_POLICIES, MANY_SERVICES, NFT, ONE, REDIRECT, SLU
 /// Options of the benchmark.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// 12 rounds of half a second for each slot: some four minutes.
+    /// 20 rounds with 0.3 s for each slot: some three minutes.
     #[arg(long)]
     quick: bool,
     /// Instead of traffic, time the kernel programs on single packets.
@@ -61,7 +62,7 @@ pub struct Args {
         long,
         value_name = "N",
         default_value_t = 30,
-        default_value_if("quick", "true", "12")
+        default_value_if("quick", "true", "20")
     )]
     rounds: usize,
     /// Milliseconds of a slot.
@@ -69,7 +70,7 @@ pub struct Args {
         long,
         value_name = "MS",
         default_value_t = 1_000,
-        default_value_if("quick", "true", "500")
+        default_value_if("quick", "true", "300")
     )]
     slot: u64,
     /// Services where there are many.
@@ -99,12 +100,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.packets {
         table = packets::run(&object, &mut report)?;
     } else {
-        let samples = measure(args)?;
-        rows::rows(&samples, &mut report);
+        let measured = measure(args)?;
+        rows::rows(&measured, &mut report);
         let programs = rows::programs(&object, &mut report)?;
-        more = json!({ "slots": rows::slots_json(&samples), "programs": programs });
-        table += &rows::slots_table(&samples);
-        for error in samples.errors() {
+        more = json!({ "slots": rows::slots_json(&measured.phases), "programs": programs });
+        table += &rows::slots_table(&measured.phases);
+        for error in measured.phases.iter().flat_map(Samples::errors) {
             eprintln!("failed: {error}");
         }
     }
@@ -133,8 +134,8 @@ fn write(args: &Args, report: &Report, table: &str, more: Value) -> Result<()> {
     Ok(())
 }
 
-/// Makes the variants, lets them work, and removes them.
-fn measure(args: &Args) -> Result<Samples> {
+/// Makes the variants, lets them work in both phases, and removes them.
+fn measure(args: &Args) -> Result<Measured> {
     ensure!(
         args.rounds > 0 && args.slot > 0,
         "give at least one round and one millisecond"
@@ -145,7 +146,11 @@ fn measure(args: &Args) -> Result<Samples> {
     );
     let (ours, timed) = split_cpus(args.cpu)?;
     traffic::pin(&ours)?;
-    let plan = plan(args)?;
+    let scale = Scale {
+        services: args.services,
+        policies: args.policies,
+    };
+    let plan = plan(scale, &args.only)?;
     eprintln!("nodes to make: {}", plan.len());
     let cluster = Cluster::new(u8::try_from(plan.len())?, Cni::Ptp)?;
     let mut variants = Vec::new();
@@ -158,17 +163,24 @@ fn measure(args: &Args) -> Result<Samples> {
         variant.await_ready()?;
         eprintln!("{}: ready", variant.name());
     }
-    let samples = rounds::run(&mut variants, args.rounds, Duration::from_millis(args.slot));
+    let slot = Duration::from_millis(args.slot);
+    let mut measure = |phase| rounds::run(&mut variants, phase, args.rounds, slot);
+    let phases = [measure(Phase::Fixed)?, measure(Phase::Random)?];
+    let thrown_away = variants.iter().find_map(Variant::thrown_away);
     eprintln!("removing the nodes");
     drop(variants);
     drop(cluster);
-    samples
+    Ok(Measured {
+        phases,
+        scale,
+        thrown_away,
+    })
 }
 
 /// The variants that are wanted.
-fn plan(args: &Args) -> Result<Vec<(&'static str, Way)>> {
+fn plan(scale: Scale, only: &[String]) -> Result<Vec<(&'static str, Way)>> {
     let sluice = |services, policies| Way::Sluice(Scale { services, policies });
-    let (services, policies) = (args.services, args.policies);
+    let Scale { services, policies } = scale;
     let all = [
         (SLUICE, sluice(services, policies)),
         (AGAIN, sluice(services, policies)),
@@ -179,14 +191,14 @@ fn plan(args: &Args) -> Result<Vec<(&'static str, Way)>> {
         (REDIRECT, Way::Redirect),
         (NFT, Way::Nft(services)),
     ];
-    for name in &args.only {
+    for name in only {
         ensure!(
             all.iter().any(|(known, _)| known == name),
             "no variant is called {name:?}: there are {}",
             all.map(|(name, _)| name).join(", ")
         );
     }
-    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     Ok(all.into_iter().filter(|(name, _)| wanted(name)).collect())
 }
 

@@ -1,7 +1,7 @@
 //! Slots in rotated rounds, and what they measured.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -47,33 +47,31 @@ impl Percentile {
 #[derive(Clone, Debug, Default)]
 pub struct Samples(BTreeMap<Slot, Vec<Sample>>);
 
-/// The slots of a round: every test of every variant.
-pub fn slots(variants: &[Variant]) -> Vec<Slot> {
-    let mut slots = Vec::new();
-    for variant in variants {
-        let slot = |test, random| Slot {
-            variant: variant.name(),
-            test,
-            random,
-        };
-        slots.extend([slot(Test::Rr, false), slot(Test::Crr, false)]);
-        if variant.has_random() && RANDOM.contains(&variant.name()) {
-            slots.push(slot(Test::Crr, true));
-        }
-    }
-    slots
+/// What the clients of a round do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Every test of every variant, at one destination.
+    Fixed,
+    /// Connections of the variants named in [`RANDOM`], at one destination and at random ones.
+    /// This comes last: the thousands of tuples that it leaves behind slow down what follows.
+    Random,
 }
 
-/// Runs all rounds. Each begins at another slot, and every second one goes backwards, so that no
-/// slot always follows the same one.
+/// Runs all rounds of a phase. Each begins at another slot, and every second one goes backwards,
+/// so that no slot always follows the same one.
 ///
 /// # Errors
 /// A client is stuck or has ended.
-pub fn run(variants: &mut [Variant], rounds: usize, slot: Duration) -> Result<Samples> {
-    let slots = slots(variants);
+pub fn run(
+    variants: &mut [Variant],
+    phase: Phase,
+    rounds: usize,
+    slot: Duration,
+) -> Result<Samples> {
+    let slots = slots(variants, phase);
     let mut samples = Samples::default();
+    let begun = Instant::now();
     for round in 0..rounds {
-        eprintln!("round {} of {rounds}", round + 1);
         for next in order(&slots, round, rounds) {
             let variant = variants
                 .iter_mut()
@@ -83,7 +81,39 @@ pub fn run(variants: &mut [Variant], rounds: usize, slot: Duration) -> Result<Sa
             samples.0.entry(next).or_default().push(sample);
         }
     }
+    eprintln!(
+        "{phase:?}: {rounds} rounds of {} slots in {:.0} s",
+        slots.len(),
+        begun.elapsed().as_secs_f64()
+    );
     Ok(samples)
+}
+
+fn slots(variants: &[Variant], phase: Phase) -> Vec<Slot> {
+    let fixed = |variant: &'static str, test| Slot {
+        variant,
+        test,
+        random: false,
+    };
+    let names = variants.iter().map(Variant::name);
+    match phase {
+        Phase::Fixed => names
+            .flat_map(|name| [fixed(name, Test::Rr), fixed(name, Test::Crr)])
+            .collect(),
+        Phase::Random => names
+            .filter(|name| RANDOM.contains(name))
+            .map(|name| fixed(name, Test::Crr))
+            .flat_map(|slot| {
+                [
+                    slot,
+                    Slot {
+                        random: true,
+                        ..slot
+                    },
+                ]
+            })
+            .collect(),
+    }
 }
 
 fn order(slots: &[Slot], round: usize, rounds: usize) -> Vec<Slot> {

@@ -122,11 +122,6 @@ impl Variant {
         self.name
     }
 
-    /// Whether its client also draws a destination for each connection.
-    pub fn has_random(&self) -> bool {
-        self.random.is_some()
-    }
-
     /// Waits until transactions succeed, then looks whether the path is what it should be.
     ///
     /// # Errors
@@ -156,6 +151,15 @@ impl Variant {
     pub fn run(&mut self, test: Test, random: bool, slot: Duration) -> Result<Sample> {
         let random = self.random.filter(|_| random);
         self.pair.run(test, random.unwrap_or(self.fixed), slot)
+    }
+
+    /// Entries that the node's netfilter conntrack threw away, where it is in the path: 0 unless
+    /// it was full.
+    pub fn thrown_away(&self) -> Option<u64> {
+        if !matches!(self.path, Path::Nft(_)) {
+            return None;
+        }
+        self.pods[0].node().netns().run(nft::thrown_away)
     }
 
     /// A port that no policy opens must be closed exactly where there are policies: a fast path

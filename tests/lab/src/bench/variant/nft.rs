@@ -36,6 +36,28 @@ pub fn install(netns: &Netns, services: &Services) -> Result<()> {
     Ok(())
 }
 
+/// Entries that conntrack of the calling thread's namespace dropped, early or at once, for want of
+/// room.
+pub fn thrown_away() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").ok()?;
+    sum_of(&text, &["drop", "early_drop"])
+}
+
+/// The sum of columns of a table of hexadecimal numbers with a line for each CPU.
+fn sum_of(table: &str, columns: &[&str]) -> Option<u64> {
+    let mut lines = table.lines();
+    let heads: Vec<&str> = lines.next()?.split_whitespace().collect();
+    let mut sum = 0;
+    for line in lines {
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        for column in columns {
+            let place = heads.iter().position(|head| head == column)?;
+            sum += u64::from_str_radix(cells.get(place)?, 16).ok()?;
+        }
+    }
+    Some(sum)
+}
+
 fn ruleset(services: &Services) -> String {
     let Services {
         first,
@@ -129,6 +151,13 @@ chain nat-postrouting { type nat hook postrouting priority 100; policy accept; j
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_summed_over_the_cpus() {
+        let table = "entries drop early_drop new\n0a 01 10 00\n0a 00 02 00\n";
+        assert_eq!(sum_of(table, &["drop", "early_drop"]), Some(0x13));
+        assert_eq!(sum_of(table, &["missing"]), None);
+    }
 
     #[test]
     fn every_service_has_its_chains_and_its_place_in_the_map() {
