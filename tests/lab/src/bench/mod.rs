@@ -10,6 +10,7 @@ mod packets;
 mod rounds;
 mod rows;
 mod stats;
+mod table;
 pub mod traffic;
 mod variant;
 mod worker;
@@ -45,7 +46,7 @@ use names::{AGAIN, KERNEL, MANY_POLICIES, MANY_SERVICES, NFT, ONE, REDIRECT, SLU
 /// Options of the benchmark.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// 20 rounds with 0.3 s for each slot: some three minutes.
+    /// 24 rounds with 0.3 s for each slot: some three minutes.
     #[arg(long)]
     quick: bool,
     /// Instead of traffic, time the kernel programs on single packets.
@@ -62,7 +63,7 @@ pub struct Args {
         long,
         value_name = "N",
         default_value_t = 30,
-        default_value_if("quick", "true", "20")
+        default_value_if("quick", "true", "24")
     )]
     rounds: usize,
     /// Milliseconds of a slot.
@@ -96,21 +97,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let object = object()?;
     let mut report = Report::default();
     let mut more = Value::Null;
-    let mut table = String::new();
+    let mut slots = String::new();
     if args.packets {
-        table = packets::run(&object, &mut report)?;
+        slots = packets::run(&object, &mut report)?;
     } else {
         let measured = measure(args)?;
         rows::rows(&measured, &mut report);
         let programs = rows::programs(&object, &mut report)?;
-        more = json!({ "slots": rows::slots_json(&measured.phases), "programs": programs });
-        table += &rows::slots_table(&measured.phases);
+        more = json!({ "slots": table::to_json(&measured.phases), "programs": programs });
+        slots += &table::to_markdown(&measured.phases);
         for error in measured.phases.iter().flat_map(Samples::errors) {
             eprintln!("failed: {error}");
         }
     }
-    println!("{table}\n{report}\n{:.0} s", begun.elapsed().as_secs_f64());
-    write(args, &report, &table, more)?;
+    println!("{slots}\n{report}\n{:.0} s", begun.elapsed().as_secs_f64());
+    write(args, &report, &slots, more)?;
     Ok(if report.ok() {
         ExitCode::SUCCESS
     } else {

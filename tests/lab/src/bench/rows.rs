@@ -1,12 +1,13 @@
-//! From samples to rows, and to the table of all variants.
+//! From samples to rows.
 
 use std::path::Path;
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::names::{AGAIN, KERNEL, MANY_POLICIES, MANY_SERVICES, NFT, ONE, REDIRECT, SLUICE};
 use super::rounds::{Percentile, Samples, Slot};
+use super::stats::Spread;
 use super::traffic::Test;
 use super::variant::Scale;
 use crate::bpf_check;
@@ -14,12 +15,12 @@ use crate::report::{Figure, Report, Row};
 
 /// How far equal variants may be apart before nothing can be said.
 const CONTROL: f64 = 0.02;
+/// How much more many objects may cost than few.
+const FLAT: f64 = 1.01;
+/// What a row says that promises nothing.
+const TO_COMPARE: &str = "to compare";
 /// Retransmissions that a busy machine may cause, of a million transactions.
 const RETRANSMISSIONS: f64 = 10.0;
-
-/// Names of the phases: one destination alone, and beside random ones.
-const PHASES: [&str; 2] = [FIXED, "compared"];
-const FIXED: &str = "fixed";
 
 /// What a run measured.
 #[derive(Debug)]
@@ -69,86 +70,14 @@ pub fn programs(object: &Path, report: &mut Report) -> Result<Vec<Value>> {
     Ok(programs)
 }
 
-/// Every slot's times and its ratios to nftables, as JSON.
-pub fn slots_json(phases: &[Samples; 2]) -> Value {
-    let of_phase = |(phase, samples): (&'static str, &Samples)| -> Vec<Value> {
-        let slots = samples.slots();
-        slots.map(|slot| slot_json(phase, samples, slot)).collect()
-    };
-    PHASES.into_iter().zip(phases).flat_map(of_phase).collect()
-}
-
-/// Every slot's times and its ratios to nftables, as a Markdown table. The fixed destinations
-/// stand in it once more, as they were beside the random ones.
-pub fn slots_table(phases: &[Samples; 2]) -> String {
-    let mut table =
-        "| path | test | p10 µs | p50 µs | p99 µs | nft p10 ÷ its (quartiles) | p50 |\n\
-                     |---|---|---|---|---|---|---|\n"
-            .to_owned();
-    for (phase, samples) in PHASES.into_iter().zip(phases) {
-        for slot in samples.slots() {
-            table += &slot_line(phase, samples, slot);
-        }
-    }
-    table
-}
-
-fn slot_line(phase: &str, samples: &Samples, slot: Slot) -> String {
-    let time = |percentile| {
-        let time = samples.time(slot, percentile);
-        time.map_or(0.0, |time| time.median / 1e3)
-    };
-    let ratio = |percentile| samples.ratio(baseline(slot), slot, percentile);
-    let p10 = ratio(Percentile::P10).map_or_else(String::new, |ratio| {
-        format!("{:.3} ({:.3}–{:.3})", ratio.median, ratio.q1, ratio.q3)
-    });
-    let p50 =
-        ratio(Percentile::P50).map_or_else(String::new, |ratio| format!("{:.3}", ratio.median));
-    format!(
-        "| {} | {}, {phase}{} | {:.2} | {:.2} | {:.2} | {p10} | {p50} |\n",
-        slot.variant,
-        slot.test.name(),
-        match (phase, slot.random) {
-            (FIXED, _) => "",
-            (_, true) => ": random",
-            (_, false) => ": fixed",
-        },
-        time(Percentile::P10),
-        time(Percentile::P50),
-        time(Percentile::P99),
-    )
-}
-
-fn slot_json(phase: &str, samples: &Samples, slot: Slot) -> Value {
-    let micros = |percentile| samples.time(slot, percentile).map(|time| time.median / 1e3);
-    let ratio = |percentile| {
-        let ratio = samples.ratio(baseline(slot), slot, percentile)?;
-        Some(json!({ "q1": ratio.q1, "median": ratio.median, "q3": ratio.q3 }))
-    };
-    json!({
-        "phase": phase,
-        "variant": slot.variant,
-        "test": slot.test.name(),
-        "random": slot.random,
-        "p10_us": micros(Percentile::P10),
-        "p50_us": micros(Percentile::P50),
-        "p99_us": micros(Percentile::P99),
-        "nft_p10_ratio": ratio(Percentile::P10),
-        "nft_p50_ratio": ratio(Percentile::P50),
-    })
-}
-
 fn control(samples: &Samples, test: Test, report: &mut Report) {
     let Some(ratio) = ratio(samples, fixed(AGAIN, test), fixed(SLUICE, test)) else {
         return;
     };
-    report.push(Row {
-        name: format!("{}: two equal nodes (A/A control)", test.name()),
-        expected: format!("{} to {}, else all is void", 1.0 - CONTROL, 1.0 + CONTROL),
-        measured: rounded(ratio).into(),
-        unit: "x".to_owned(),
-        ok: (ratio - 1.0).abs() <= CONTROL,
-    });
+    let name = format!("{}: two equal nodes (A/A control)", test.name());
+    let expected = format!("{} to {}, else all is void", 1.0 - CONTROL, 1.0 + CONTROL);
+    let ok = (ratio.median - 1.0).abs() <= CONTROL;
+    report.push(ratio_row(name, &expected, ratio, ok));
 }
 
 fn against_nft(samples: &Samples, test: Test, report: &mut Report) {
@@ -158,106 +87,73 @@ fn against_nft(samples: &Samples, test: Test, report: &mut Report) {
         Test::Crr => 1.25,
     };
     if let Some(gain) = gain(SLUICE) {
-        let expected = format!("≥ {least}");
         let name = format!("{}: nft's time ÷ {SLUICE}'s", test.name());
-        report.push(row(name, expected, rounded(gain), "x", gain >= least));
+        let ok = gain.median >= least;
+        report.push(ratio_row(name, &format!("≥ {least}"), gain, ok));
+    }
+    let p50 = samples.ratio(fixed(NFT, test), fixed(SLUICE, test), Percentile::P50);
+    if let Some(p50) = p50 {
+        let name = format!("{}: the same of the medians (p50)", test.name());
+        report.push(ratio_row(name, TO_COMPARE, p50, true));
     }
     for name in [KERNEL, REDIRECT] {
         if let Some(gain) = gain(name) {
             let name = format!("{}: nft's time ÷ {name}'s", test.name());
-            report.push(row(name, "to compare".to_owned(), rounded(gain), "x", true));
+            report.push(ratio_row(name, TO_COMPARE, gain, true));
         }
     }
     if let (Some(sluice), Some(floor)) = (gain(SLUICE), gain(REDIRECT)) {
-        let share = (sluice - 1.0) / (floor - 1.0) * 100.0;
-        let name = format!(
-            "{}: share of the gain that redirecting makes possible",
-            test.name()
-        );
-        report.push(row(name, "to compare".to_owned(), share.round(), "%", true));
+        let share = (sluice.median - 1.0) / (floor.median - 1.0) * 100.0;
+        let what = "share of the gain that redirecting makes possible";
+        let name = format!("{}: {what}", test.name());
+        report.push(row(name, TO_COMPARE, share.round(), "%", true));
     }
 }
 
+/// What must not cost anything. Differences this small need an error beside them: a row fails when
+/// the ratio is above its limit by more than that.
 fn flatness(samples: &Samples, test: Test, scale: Scale, report: &mut Report) {
     let Scale { services, policies } = scale;
+    let more_services = format!("1 to {services} services");
+    let more_policies = format!("0 to {policies} policies");
     let pairs = [
+        (format!("{more_services}, no policies"), MANY_SERVICES, ONE),
+        (format!("{more_policies}, 1 service"), MANY_POLICIES, ONE),
         (
-            format!("1 to {services} services, no policies"),
-            MANY_SERVICES,
-            ONE,
-        ),
-        (
-            format!("0 to {policies} policies, 1 service"),
-            MANY_POLICIES,
-            ONE,
-        ),
-        (
-            format!("0 to {policies} policies, {services} services"),
+            format!("{more_policies}, {services} services"),
             SLUICE,
             MANY_SERVICES,
         ),
-        (
-            format!("1 to {services} services and 0 to {policies} policies"),
-            SLUICE,
-            ONE,
-        ),
+        (format!("{more_services} and {more_policies}"), SLUICE, ONE),
     ];
     for (what, many, few) in pairs {
         if let Some(ratio) = ratio(samples, fixed(many, test), fixed(few, test)) {
             let name = format!("{}: {what}", test.name());
-            report.push(row(
-                name,
-                "≤ 1.01".to_owned(),
-                rounded(ratio),
-                "x",
-                ratio <= 1.01,
-            ));
+            let ok = ratio.median - ratio.error() <= FLAT;
+            report.push(ratio_row(name, &format!("≤ {FLAT}"), ratio, ok));
         }
     }
 }
 
 fn random(samples: &Samples, report: &mut Report) {
-    let cost = |name| {
-        let fixed = fixed(name, Test::Crr);
-        ratio(
-            samples,
-            Slot {
-                random: true,
-                ..fixed
-            },
-            fixed,
-        )
-    };
-    if let Some(client) = cost(KERNEL) {
-        let name = "TCP_CRR: random destination on the bare kernel (the client's own share)";
-        report.push(row(
-            name.to_owned(),
-            "to compare".to_owned(),
-            rounded(client),
-            "x",
-            true,
-        ));
-    }
-    if let Some(ours) = cost(SLUICE) {
-        let name = "TCP_CRR: random service for each connection".to_owned();
-        report.push(row(
-            name,
-            "≤ 1.05".to_owned(),
-            rounded(ours),
-            "x",
-            ours <= 1.05,
-        ));
-    }
-    let slot = |variant| Slot {
+    let at_random = |variant| Slot {
         random: true,
         ..fixed(variant, Test::Crr)
     };
-    if let Some(gain) = ratio(samples, slot(NFT), slot(SLUICE)) {
-        // The Services share one server, so that the tuples of different ones clash there, which
-        // netfilter pays for dearly: no figure to boast of.
-        let name = "TCP_CRR: random service of the one server, nft's time ÷ sluice's";
-        let to_compare = "to compare".to_owned();
-        report.push(row(name.to_owned(), to_compare, rounded(gain), "x", true));
+    let cost = |name| ratio(samples, at_random(name), fixed(name, Test::Crr));
+    if let Some(client) = cost(KERNEL) {
+        let name = "TCP_CRR: random destination, bare kernel (the client's own share)";
+        report.push(ratio_row(name.to_owned(), TO_COMPARE, client, true));
+    }
+    if let Some(ours) = cost(SLUICE) {
+        let name = "TCP_CRR: random service for each connection".to_owned();
+        report.push(ratio_row(name, "≤ 1.05", ours, ours.median <= 1.05));
+    }
+    if let Some(gain) = ratio(samples, at_random(NFT), at_random(SLUICE)) {
+        // The Services share one server, where connections to different ones can clash: a cluster
+        // with as many servers as Services would show less.
+        let name = format!("TCP_CRR: random service of one server, nft's time ÷ {SLUICE}'s");
+        report.push(ratio_row(name, TO_COMPARE, gain, true));
     }
 }
 
@@ -268,18 +164,18 @@ fn health(measured: &Measured, report: &mut Report) {
     let unit = format!("of {total} transactions");
     let ok = failed == 0 && total > 0;
     let name = "failed transactions".to_owned();
-    report.push(row(name, "0".to_owned(), failed as f64, &unit, ok));
+    report.push(row(name, "0", failed as f64, &unit, ok));
     if let Some(thrown_away) = measured.thrown_away {
         let name = "nft: entries that a full conntrack threw away".to_owned();
         let (value, ok) = (thrown_away as f64, thrown_away == 0);
-        report.push(row(name, "0".to_owned(), value, "", ok));
+        report.push(row(name, "0", value, "", ok));
     }
     let share = sum(Samples::retransmitted) as f64 / total.max(1) as f64 * 1e6;
     let name = "TCP segments sent again".to_owned();
     let expected = format!("≤ {RETRANSMISSIONS} of a million transactions");
     report.push(row(
         name,
-        expected,
+        &expected,
         share.round(),
         "of a million",
         share <= RETRANSMISSIONS,
@@ -287,10 +183,8 @@ fn health(measured: &Measured, report: &mut Report) {
 }
 
 /// The quotient of two slots' p10: the percentile that a busy machine disturbs least.
-fn ratio(samples: &Samples, over: Slot, under: Slot) -> Option<f64> {
-    samples
-        .ratio(over, under, Percentile::P10)
-        .map(|ratio| ratio.median)
+fn ratio(samples: &Samples, over: Slot, under: Slot) -> Option<Spread> {
+    samples.ratio(over, under, Percentile::P10)
 }
 
 fn fixed(variant: &'static str, test: Test) -> Slot {
@@ -301,26 +195,20 @@ fn fixed(variant: &'static str, test: Test) -> Slot {
     }
 }
 
-/// What a slot is compared with: the same of nftables.
-fn baseline(slot: Slot) -> Slot {
-    Slot {
-        variant: NFT,
-        ..slot
-    }
+fn ratio_row(name: String, expected: &str, ratio: Spread, ok: bool) -> Row {
+    let unit = format!("x ± {:.3}", ratio.error());
+    let rounded = (ratio.median * 1e4).round() / 1e4;
+    row(name, expected, rounded, &unit, ok)
 }
 
-fn row(name: String, expected: String, measured: f64, unit: &str, ok: bool) -> Row {
+fn row(name: String, expected: &str, measured: f64, unit: &str, ok: bool) -> Row {
     Row {
         name,
-        expected,
+        expected: expected.to_owned(),
         measured: measured.into(),
         unit: unit.to_owned(),
         ok,
     }
-}
-
-fn rounded(ratio: f64) -> f64 {
-    (ratio * 1e4).round() / 1e4
 }
 
 fn text(value: &Value) -> &str {

@@ -88,6 +88,8 @@ pub struct Spread {
     pub median: f64,
     /// The third quartile.
     pub q3: f64,
+    /// How many values.
+    pub count: usize,
 }
 
 impl Spread {
@@ -102,7 +104,14 @@ impl Spread {
             q1: quantile(&sorted, 0.25),
             median: quantile(&sorted, 0.5),
             q3: quantile(&sorted, 0.75),
+            count: sorted.len(),
         })
+    }
+
+    /// How far the median may be from that of endlessly many values: half the notch of a box plot,
+    /// a confidence of 95 % (McGill, Tukey and Larsen 1978).
+    pub fn error(&self) -> f64 {
+        1.57 * (self.q3 - self.q1) / (self.count as f64).sqrt()
     }
 
     /// Of the quotients of values that belong together, as those of one round do.
@@ -170,7 +179,8 @@ mod tests {
             Spread {
                 q1: 1.75,
                 median: 2.5,
-                q3: 3.25
+                q3: 3.25,
+                count: 4
             }
         );
         let one = Spread::of([7.0]).unwrap();
@@ -179,10 +189,13 @@ mod tests {
             Spread {
                 q1: 7.0,
                 median: 7.0,
-                q3: 7.0
+                q3: 7.0,
+                count: 1
             }
         );
         assert_eq!(Spread::of([]), None);
+        assert!((spread.error() - 1.57 * 1.5 / 2.0).abs() < 1e-9);
+        assert_eq!(one.error(), 0.0);
     }
 
     #[test]
@@ -194,7 +207,8 @@ mod tests {
             Spread {
                 q1: 1.25,
                 median: 1.25,
-                q3: 1.25
+                q3: 1.25,
+                count: 3
             }
         );
     }
