@@ -41,7 +41,8 @@ fn more(loads: &[Load]) {
 #[test]
 fn neither_kill_nor_term_nor_restart_costs_a_request() {
     let mut world = world();
-    let loads: Vec<Load> = world.everywhere().iter().flat_map(loads).collect();
+    let clients = world.everywhere();
+    let loads: Vec<Load> = clients.iter().flat_map(loads).collect();
     more(&loads);
     for round in 0..2 {
         for index in 0..2 {
@@ -57,9 +58,9 @@ fn neither_kill_nor_term_nor_restart_costs_a_request() {
             more(&loads);
         }
     }
-    for load in loads {
-        let tally = load.stop();
-        assert_eq!(tally.failures(), 0, "{}", tally.failure_kinds());
+    for (index, load) in loads.into_iter().enumerate() {
+        let (tally, client) = (load.stop(), &clients[index / 2].name);
+        assert_eq!(tally.failures(), 0, "{client}: {}", tally.failure_kinds());
     }
 }
 

@@ -6,8 +6,8 @@ use serde_json::json;
 use sluice_lab::kube::PodRun;
 use sluice_lab::kube::objects::ServiceManifest;
 use sluice_lab::wait;
-use sluice_lab::workload::ServerSpec;
 use sluice_lab::workload::client::{self, Connection};
+use sluice_lab::workload::{Load, LoadSpec, ServerSpec};
 
 use crate::world::{PATIENCE, REQUEST, TCP, World, at, pod, same_family, vip};
 
@@ -48,6 +48,93 @@ fn every_client_reaches_every_pod_and_is_seen_with_its_own_address() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn ports_of_clients_are_used_again() {
+    let mut world = World::new();
+    world.pod_on_each_node("web");
+    world.service("web", vip(1));
+    world.await_service(vip(1), 80);
+    for client in world.everywhere() {
+        // So few ports that each is used many times, shortly after its last connection ended.
+        client
+            .netns
+            .sysctl(&[("net/ipv4/ip_local_port_range", "40000 40199")])
+            .unwrap();
+        for to in at(vip(1), 80) {
+            let tally = client.load([to], 1500);
+            let kinds = tally.failure_kinds();
+            assert_eq!(tally.failures(), 0, "{} to {to}: {kinds}", client.name);
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_used_again_gets_a_new_choice() {
+    let mut world = World::new();
+    world.pod("one", 2, &[("app", "web")]);
+    world.service("web", vip(1));
+    world.await_service(vip(1), 80);
+    let clients = world.pods();
+    let again = |expected: &str| {
+        for client in &clients {
+            for (from, to) in at(client.addrs, 45_678).into_iter().zip(at(vip(1), 80)) {
+                let answer = client
+                    .netns
+                    .run(|| client::get_from(from, to, "/", REQUEST));
+                let answer = answer.unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
+                assert_eq!(answer.name, expected, "{from} to {to}");
+            }
+        }
+    };
+    again("one");
+    world.pod("two", 1, &[("app", "web")]);
+    world.plane.set_ready("one", false).unwrap();
+    for client in &clients {
+        wait::until_true(PATIENCE, "new connections to go to the new pod", || {
+            let names = client.load(at(vip(1), 80), 10).by_name;
+            names.keys().map(String::as_str).eq(["two"])
+        })
+        .unwrap();
+    }
+    again("two");
+}
+
+#[test]
+fn changes_of_a_service_cost_no_connection() {
+    let mut world = World::new();
+    world.pod_on_each_node("web");
+    world.service("web", vip(1));
+    world.await_service(vip(1), 80);
+    let clients = world.everywhere();
+    let start = |client: &crate::world::Client| {
+        let spec = LoadSpec {
+            rate: Some(300),
+            workers: 2,
+            ..LoadSpec::new(at(vip(1), 80))
+        };
+        Load::start(&client.netns, spec)
+    };
+    let loads: Vec<Load> = clients.iter().map(start).collect();
+    for round in 0..60 {
+        let so_far = loads[0].tally().requests();
+        world.plane.set_ready("web-1", round % 2 == 1).unwrap();
+        wait::until_true(PATIENCE, "the load to go on", || {
+            loads[0].tally().requests() >= so_far + 10
+        })
+        .unwrap();
+    }
+    for (load, client) in loads.into_iter().zip(&clients) {
+        let tally = load.stop();
+        assert_eq!(
+            tally.failures(),
+            0,
+            "{}: {}",
+            client.name,
+            tally.failure_kinds()
+        );
     }
 }
 
@@ -268,8 +355,9 @@ fn a_pod_cannot_send_from_another_address() {
         ])
         .unwrap();
     let forged = ["10.244.1.250:0", "[fd44:1::fa]:0"].map(|addr| addr.parse().unwrap());
-    for (from, to) in forged.into_iter().zip(to) {
-        client.get(to).unwrap();
+    for ((from, own), to) in forged.into_iter().zip(at(client.addrs, 0)).zip(to) {
+        let answer = client.netns.run(|| client::get_from(own, to, "/", REQUEST));
+        answer.unwrap_or_else(|error| panic!("{own} to {to}: {error}"));
         let answer = client
             .netns
             .run(|| client::get_from(from, to, "/", crate::world::DROPPED));

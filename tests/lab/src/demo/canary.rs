@@ -111,6 +111,9 @@ fn share_row(scenario: &mut Scenario, name: &str, share: f64, tolerance: f64) {
         };
         let tally = Load::run(&scenario.client(node), spec);
         let seen = tally.share("canary");
+        if tally.failures() > 0 {
+            eprintln!("{name}: {}", tally.failure_kinds());
+        }
         let ok = tally.failures() == 0 && (seen - share).abs() <= tolerance;
         let expected = format!("{:.0} ± {:.1}", share * 100.0, tolerance * 100.0);
         scenario.row(

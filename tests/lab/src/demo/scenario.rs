@@ -163,10 +163,10 @@ impl Scenario {
             let tally = self.sample(&self.client(1), 40);
             let seen: Vec<&str> = tally.by_version.keys().map(String::as_str).collect();
             let all = seen.len() == versions.len() && versions.iter().all(|v| seen.contains(v));
-            if all && tally.failures() == 0 {
-                Ok(())
-            } else {
-                Err(format!("it was {seen:?}"))
+            match tally.failures() {
+                0 if all => Ok(()),
+                0 => Err(format!("it was {seen:?}")),
+                _ => Err(format!("it was {seen:?}, {}", tally.failure_kinds())),
             }
         })
     }

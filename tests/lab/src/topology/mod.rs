@@ -163,7 +163,7 @@ fn make_underlay(run: &Arc<Run>) -> Result<Netns> {
     let underlay = Netns::create(run, "underlay")?;
     node::forward(&underlay)?;
     underlay.ip([
-        "link add br0 type bridge".to_owned(),
+        "link add br0 address 0a:58:ac:1e:00:01 type bridge".to_owned(),
         format!("addr add {}/24 dev br0", addr::SWITCH.v4),
         format!("addr add {}/64 dev br0 nodad", addr::SWITCH.v6),
         "link set br0 up".to_owned(),

@@ -49,7 +49,9 @@ impl Node {
         if cni == Cni::Bridge {
             let gateway = node.gateway();
             node.netns.ip([
-                "link add cni0 type bridge".to_owned(),
+                // An address of its own, as the CNI plugin sets it: else a bridge takes the lowest of
+                // its ports', and pods go on sending to the old one when that changes.
+                format!("link add cni0 address 0a:58:0a:f4:{index:02x}:01 type bridge"),
                 format!("addr add {}/24 dev cni0", gateway.v4),
                 format!("addr add {}/64 dev cni0 nodad", gateway.v6),
                 "link set cni0 up".to_owned(),
