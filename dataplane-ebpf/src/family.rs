@@ -1,11 +1,7 @@
 //! The two address families: what differs between IPv4 and IPv6.
 
 use aya_ebpf::{
-    bindings::{
-        bpf_fib_lookup, bpf_fib_lookup__bindgen_ty_1, bpf_fib_lookup__bindgen_ty_2,
-        bpf_fib_lookup__bindgen_ty_3, bpf_fib_lookup__bindgen_ty_4, bpf_fib_lookup__bindgen_ty_5,
-        bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
-    },
+    bindings::{bpf_fib_lookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
@@ -21,7 +17,7 @@ use dataplane_common::{
 
 use crate::{
     maps::{self, Trie},
-    packet::{Ctx, EXT6_BAD},
+    packet::{Ctx, EXT6_BAD, zero},
     stage::{
         conntrack::Scratch,
         parse::{Frag, Packet},
@@ -92,7 +88,7 @@ pub trait Family: Copy + 'static {
     /// True for multicast and broadcast.
     fn is_multicast(addr: Self::Addr) -> bool;
     /// A route query.
-    fn route_query(ifindex: u32, src: Self::Addr, dst: Self::Addr, proto: u8) -> bpf_fib_lookup;
+    fn route_query(ifindex: u32, dst: Self::Addr, proto: u8) -> bpf_fib_lookup;
     /// The source address in an answered route query.
     fn route_source(answer: &bpf_fib_lookup) -> Self::Addr;
     /// The next hop in an answered route query.
@@ -293,18 +289,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn route_query(ifindex: u32, src: Addr4, dst: Addr4, proto: u8) -> bpf_fib_lookup {
-        query(
-            AF_INET,
-            ifindex,
-            proto,
-            bpf_fib_lookup__bindgen_ty_3 {
-                ipv6_src: [src.0, 0, 0, 0],
-            },
-            bpf_fib_lookup__bindgen_ty_4 {
-                ipv6_dst: [dst.0, 0, 0, 0],
-            },
-        )
+    fn route_query(ifindex: u32, dst: Addr4, proto: u8) -> bpf_fib_lookup {
+        query(AF_INET, ifindex, proto, [dst.0, zero(), zero(), zero()])
     }
 
     #[inline(always)]
@@ -443,18 +429,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn route_query(ifindex: u32, src: Addr6, dst: Addr6, proto: u8) -> bpf_fib_lookup {
-        query(
-            AF_INET6,
-            ifindex,
-            proto,
-            bpf_fib_lookup__bindgen_ty_3 {
-                ipv6_src: words(src),
-            },
-            bpf_fib_lookup__bindgen_ty_4 {
-                ipv6_dst: words(dst),
-            },
-        )
+    fn route_query(ifindex: u32, dst: Addr6, proto: u8) -> bpf_fib_lookup {
+        query(AF_INET6, ifindex, proto, words(dst))
     }
 
     #[inline(always)]
@@ -491,28 +467,19 @@ fn words(addr: Addr6) -> [u32; 4] {
     ]
 }
 
+/// A route query without a source: one of the node's own would be refused as one of a packet that
+/// came in.
 #[inline(always)]
-fn query(
-    family: u8,
-    ifindex: u32,
-    proto: u8,
-    src: bpf_fib_lookup__bindgen_ty_3,
-    dst: bpf_fib_lookup__bindgen_ty_4,
-) -> bpf_fib_lookup {
-    bpf_fib_lookup {
-        family,
-        l4_protocol: proto,
-        sport: 0,
-        dport: 0,
-        __bindgen_anon_1: bpf_fib_lookup__bindgen_ty_1 { tot_len: 0 },
-        ifindex,
-        __bindgen_anon_2: bpf_fib_lookup__bindgen_ty_2 { flowinfo: 0 },
-        __bindgen_anon_3: src,
-        __bindgen_anon_4: dst,
-        __bindgen_anon_5: bpf_fib_lookup__bindgen_ty_5 { tbid: 0 },
-        smac: [0; 6],
-        dmac: [0; 6],
-    }
+fn query(family: u8, ifindex: u32, proto: u8, dst: [u32; 4]) -> bpf_fib_lookup {
+    let zero = zero();
+    let [a, b, c, d] = dst;
+    let first = u32::from_ne_bytes([family, proto, 0, 0]);
+    let words: [u32; 16] = [
+        first, zero, ifindex, zero, zero, zero, zero, zero, a, b, c, d, zero, zero, zero, zero,
+    ];
+    // SAFETY: integers of the same 64 bytes: family, protocol, ports, length; device; flow label;
+    // source; destination; table; hardware addresses.
+    unsafe { core::mem::transmute(words) }
 }
 
 #[inline(always)]

@@ -1,11 +1,11 @@
 //! The kernel programs: thin hooks over one pipeline, generic over packet context and address
 //! family.
 //!
-//! * [`hook`]: what differs between attachment points; verdicts become return codes here.
-//! * [`pipeline`]: the packet path, one function for each hook.
-//! * [`stage`]: its steps. A stage owns its maps, looks up, lets `dataplane_common::decide` decide,
+//! * `hook`: what differs between attachment points; verdicts become return codes here.
+//! * `pipeline`: the packet path, one function for each hook.
+//! * `stage`: its steps. A stage owns its maps, looks up, lets `dataplane_common::decide` decide,
 //!   and stores.
-//! * [`packet`], [`maps`]: bounds-checked packet access and map access; nearly all `unsafe`.
+//! * `packet`, `maps`: bounds-checked packet access and map access; nearly all `unsafe`.
 //!
 //! On other targets the crate is an empty program, so that the workspace builds anywhere.
 

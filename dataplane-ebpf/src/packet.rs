@@ -30,6 +30,13 @@ fn opaque(value: usize) -> usize {
     out
 }
 
+/// A zero that the compiler does not know to be one: it would turn the zeroing of a record into a
+/// call of `memset`, which is a loop over bytes.
+#[inline(always)]
+pub fn zero() -> u32 {
+    opaque(0) as u32
+}
+
 /// A packet as a hook sees it. One pipeline serves every implementation.
 pub trait Ctx: Copy {
     /// First byte that may be read directly.

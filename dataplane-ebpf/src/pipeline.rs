@@ -73,7 +73,7 @@ pub fn to_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
 fn room<F: Family>() -> Result<&'static mut Packet<F::Addr>, DropReason> {
     match F::scratch() {
         Some(scratch) => {
-            scratch.packet = Packet::empty();
+            scratch.packet.clear();
             Ok(&mut scratch.packet)
         }
         None => Err(DropReason::Internal),

@@ -13,8 +13,6 @@ use dataplane_model::store::{MemoryStore, Written};
 use dataplane_model::tables::MapId;
 
 const NAMESPACES: usize = 20;
-/// One pod in this many is on this node.
-const NODES: usize = 1;
 
 fn main() {
     let sizes: Vec<usize> = std::env::args()
@@ -69,14 +67,11 @@ fn cluster(services: usize, policies: usize, pods: usize) -> Snapshot {
     let mut add = |object| snapshot.apply(Event::Apply(object));
     for index in 0..pods {
         add(Object::Pod(pod(index)));
-        if index % NODES == 0 {
-            let ifindex = index as u32 + 10;
-            add(Object::Interface(Interface {
-                ifindex,
-                addresses: vec![pod_ip(index)],
-                ..Interface::default()
-            }));
-        }
+        add(Object::Interface(Interface {
+            ifindex: index as u32 + 10,
+            addresses: vec![pod_ip(index)],
+            ..Interface::default()
+        }));
     }
     (0..services).for_each(|index| {
         add(Object::Service(service(index)));
@@ -106,7 +101,7 @@ fn change(snapshot: &mut Snapshot, round: &str) {
 }
 
 fn namespace(index: usize) -> String {
-    format!("ns{}", index / NODES % NAMESPACES)
+    format!("ns{}", index % NAMESPACES)
 }
 
 fn address(first: u8, index: usize) -> IpAddr {
@@ -133,7 +128,7 @@ fn pod(index: usize) -> Pod {
     Pod {
         labels,
         ips: vec![pod_ip(index)],
-        node: Some(format!("node{}", index % NODES).into()),
+        node: Some("node0".into()),
         ports,
         ..Pod::new(ObjectKey::new(namespace(index), format!("pod{index}")))
     }
@@ -161,7 +156,7 @@ fn slice(index: usize, pods: usize) -> EndpointSlice {
         ready: true,
         serving: true,
         terminating: false,
-        node: Some(format!("node{}", pod % NODES).into()),
+        node: Some("node0".into()),
         pod: Some(ObjectKey::new(namespace(pod), format!("pod{pod}"))),
     };
     EndpointSlice {

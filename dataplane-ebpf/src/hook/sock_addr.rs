@@ -107,18 +107,14 @@ impl Socket {
 
     #[inline(always)]
     fn set_addr6(self, addr: Addr6) {
-        let words = [
-            addr.high as u32,
-            (addr.high >> 32) as u32,
-            addr.low as u32,
-            (addr.low >> 32) as u32,
-        ];
-        let mut i = 0;
-        for word in words {
+        let set = |i: usize, word: u32| {
             // SAFETY: as in `set_port`; word by word, as the kernel wants this field written.
             unsafe { (&raw mut (*self.ctx).user_ip6[i]).write_volatile(word) };
-            i += 1;
-        }
+        };
+        set(0, addr.high as u32);
+        set(1, (addr.high >> 32) as u32);
+        set(2, addr.low as u32);
+        set(3, (addr.low >> 32) as u32);
     }
 
     #[inline(always)]
@@ -185,8 +181,9 @@ fn dial4(socket: Socket) -> i32 {
     if !socket.is_ours() {
         return ALLOW;
     }
-    let mut choice = Choice::empty();
-    match dial::<V4>(socket, socket.addr4(), &mut choice) {
+    let addr = socket.addr4();
+    let mut choice = Choice::none(addr);
+    match dial::<V4>(socket, addr, &mut choice) {
         Dialled::Direct => ALLOW,
         Dialled::Refused => socket.refuse(),
         Dialled::Backend => {
@@ -205,7 +202,7 @@ fn dial6(socket: Socket) -> i32 {
     }
     let addr = socket.addr6();
     if let Some(mapped) = addr.mapped4() {
-        let mut choice = Choice::empty();
+        let mut choice = Choice::none(mapped);
         return match dial::<V4>(socket, mapped, &mut choice) {
             Dialled::Direct => ALLOW,
             Dialled::Refused => socket.refuse(),
@@ -216,7 +213,7 @@ fn dial6(socket: Socket) -> i32 {
             }
         };
     }
-    let mut choice = Choice::empty();
+    let mut choice = Choice::none(addr);
     match dial::<V6>(socket, addr, &mut choice) {
         Dialled::Direct => ALLOW,
         Dialled::Refused => socket.refuse(),

@@ -1,7 +1,7 @@
 //! Sends a packet on: into a pod of this node, out by a route, or up the host's stack.
 
 use dataplane_common::{
-    abi::{Address, Subject, subject_state},
+    abi::{Subject, subject_state},
     net::eth,
     verdict::{Action, DropReason, Verdict},
 };
@@ -52,8 +52,7 @@ pub fn target_at<F: Family>(ifindex: u32, addr: F::Addr) -> Option<&'static Subj
 /// Sends the packet by the route to its destination, past the host's stack.
 #[inline(never)]
 pub fn by_route<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, dst: &F::Addr) -> u32 {
-    let mut query = F::route_query(ctx.ifindex(), F::Addr::UNSPECIFIED, *dst, packet.proto);
-    // A source of the node's own would be refused as one of a packet that came in.
+    let mut query = F::route_query(ctx.ifindex(), *dst, packet.proto);
     let found = packet::fib_lookup(ctx, &mut query, LOOKUP_SKIP_NEIGHBOUR);
     if found != LOOKUP_SUCCESS && found != LOOKUP_NO_NEIGHBOUR {
         return DropReason::NoRoute as u32;
@@ -76,7 +75,7 @@ pub fn source_towards<F: Family, C: Ctx>(
     packet: &Packet<F::Addr>,
     dst: F::Addr,
 ) -> F::Addr {
-    let mut query = F::route_query(ctx.ifindex(), F::Addr::UNSPECIFIED, dst, packet.proto);
+    let mut query = F::route_query(ctx.ifindex(), dst, packet.proto);
     let flags = LOOKUP_SKIP_NEIGHBOUR | LOOKUP_SOURCE;
     match packet::fib_lookup(ctx, &mut query, flags) {
         LOOKUP_SUCCESS | LOOKUP_NO_NEIGHBOUR => F::route_source(&query),

@@ -2,6 +2,7 @@
 
 pub mod conntrack;
 pub mod create;
+pub mod enter;
 pub mod forward;
 pub mod fragment;
 pub mod neighbour;

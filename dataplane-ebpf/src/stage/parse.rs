@@ -67,22 +67,13 @@ pub struct Packet<A> {
 }
 
 impl<A: Address> Packet<A> {
-    /// A record to fill.
+    /// Makes ready for parsing: what only some packets have is as if there were none.
     #[inline(always)]
-    pub fn empty() -> Self {
-        Self {
-            src: A::UNSPECIFIED,
-            dst: A::UNSPECIFIED,
-            src_port: Port(0),
-            dst_port: Port(0),
-            l3: 0,
-            l4: 0,
-            frag_id: 0,
-            proto: 0,
-            flags: 0,
-            kind: Kind::Other,
-            frag: Frag::None,
-        }
+    pub fn clear(&mut self) {
+        self.src_port = Port(0);
+        self.dst_port = Port(0);
+        self.kind = Kind::Other;
+        self.flags = 0;
     }
 }
 

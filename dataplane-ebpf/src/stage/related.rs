@@ -34,7 +34,7 @@ pub fn locate<F: Family, C: Ctx>(
     error: &Packet<F::Addr>,
 ) -> Option<&'static mut CtVal<F::Addr>> {
     let scratch = F::scratch()?;
-    scratch.quote = Packet::empty();
+    scratch.quote.clear();
     if quoted::<F, C>(ctx, error, &mut scratch.quote).is_err() {
         return None;
     }

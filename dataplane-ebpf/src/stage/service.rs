@@ -19,7 +19,7 @@ use dataplane_common::{
 use crate::{
     family::Family,
     maps::{self, Table, element, local_element},
-    packet::{jiffies, random},
+    packet::{jiffies, random, zero},
 };
 
 #[btf_map(name = "slots")]
@@ -64,19 +64,20 @@ pub struct Choice<A> {
 }
 
 impl<A: Address> Choice<A> {
-    /// A record to fill.
+    /// A record to fill, for a client that dials an address.
     #[inline(always)]
-    pub fn empty() -> Self {
+    pub fn none(dialled: A) -> Self {
+        let zero = zero();
         Self {
-            addr: A::UNSPECIFIED,
-            port: Port(0),
-            flags: 0,
-            backend: 0,
-            generation: 0,
-            base: 0,
-            count: 0,
-            at: 0,
-            service_flags: 0,
+            addr: dialled,
+            port: Port(zero as u16),
+            flags: zero as u16,
+            backend: zero,
+            generation: zero,
+            base: zero,
+            count: zero,
+            at: zero,
+            service_flags: zero,
         }
     }
 }
