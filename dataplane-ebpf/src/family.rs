@@ -81,6 +81,8 @@ pub trait Family: Copy + 'static {
     fn checksum_diff(old: Self::Addr, new: Self::Addr) -> u32;
     /// Flags for checksum helpers when an address changes.
     fn checksum_flags() -> u64;
+    /// The unspecified address, built at run time (see [`zero`]): the host as a client.
+    fn host_client() -> Self::Addr;
     /// The pod's address of this family.
     fn address_of(subject: &Subject) -> Self::Addr;
     /// True for an address that has a meaning on its link only.
@@ -131,42 +133,16 @@ family_maps! { Addr6,
 
 /// The functions of [`Family`] that give a family's maps.
 macro_rules! map_accessors {
-    ($addr:ty, $ct:ident, $services:ident, $backends:ident, $affinity:ident, $sock_rev:ident,
-     $fragments:ident, $identities:ident, $cidrs:ident, $scratch:ident) => {
+    ($($name:ident: $ty:ident = $map:ident,)+ scratch = $scratch:ident) => {
+        $(
+            #[inline(always)]
+            fn $name() -> &'static $ty<Self::Addr> {
+                &$map
+            }
+        )+
+
         #[inline(always)]
-        fn conntrack() -> &'static Conntrack<$addr> {
-            &$ct
-        }
-        #[inline(always)]
-        fn services() -> &'static Services<$addr> {
-            &$services
-        }
-        #[inline(always)]
-        fn backends() -> &'static Backends<$addr> {
-            &$backends
-        }
-        #[inline(always)]
-        fn affinity() -> &'static Affinity<$addr> {
-            &$affinity
-        }
-        #[inline(always)]
-        fn sock_rev() -> &'static SockRev<$addr> {
-            &$sock_rev
-        }
-        #[inline(always)]
-        fn fragments() -> &'static Fragments<$addr> {
-            &$fragments
-        }
-        #[inline(always)]
-        fn identities() -> &'static Identities<$addr> {
-            &$identities
-        }
-        #[inline(always)]
-        fn cidrs() -> &'static Cidrs<$addr> {
-            &$cidrs
-        }
-        #[inline(always)]
-        fn scratch() -> Option<&'static mut Scratch<$addr>> {
+        fn scratch() -> Option<&'static mut Scratch<Self::Addr>> {
             maps::local_element(&$scratch, 0)
         }
     };
@@ -190,16 +166,15 @@ impl Family for V4 {
     const HEADER: usize = ipv4::LEN;
 
     map_accessors!(
-        Addr4,
-        CT4,
-        SERVICES4,
-        BACKENDS4,
-        AFFINITY4,
-        SOCK_REV4,
-        FRAGMENTS4,
-        IDENTITIES4,
-        CIDRS4,
-        SCRATCH4
+        conntrack: Conntrack = CT4,
+        services: Services = SERVICES4,
+        backends: Backends = BACKENDS4,
+        affinity: Affinity = AFFINITY4,
+        sock_rev: SockRev = SOCK_REV4,
+        fragments: Fragments = FRAGMENTS4,
+        identities: Identities = IDENTITIES4,
+        cidrs: Cidrs = CIDRS4,
+        scratch = SCRATCH4
     );
 
     #[inline(always)]
@@ -274,6 +249,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn host_client() -> Addr4 {
+        Addr4(zero())
+    }
+
+    #[inline(always)]
     fn address_of(subject: &Subject) -> Addr4 {
         subject.addr4
     }
@@ -313,16 +293,15 @@ impl Family for V6 {
     const HEADER: usize = ipv6::LEN;
 
     map_accessors!(
-        Addr6,
-        CT6,
-        SERVICES6,
-        BACKENDS6,
-        AFFINITY6,
-        SOCK_REV6,
-        FRAGMENTS6,
-        IDENTITIES6,
-        CIDRS6,
-        SCRATCH6
+        conntrack: Conntrack = CT6,
+        services: Services = SERVICES6,
+        backends: Backends = BACKENDS6,
+        affinity: Affinity = AFFINITY6,
+        sock_rev: SockRev = SOCK_REV6,
+        fragments: Fragments = FRAGMENTS6,
+        identities: Identities = IDENTITIES6,
+        cidrs: Cidrs = CIDRS6,
+        scratch = SCRATCH6
     );
 
     #[inline(always)]
@@ -410,6 +389,14 @@ impl Family for V6 {
             BPF_F_IPV6
         } else {
             0
+        }
+    }
+
+    #[inline(always)]
+    fn host_client() -> Addr6 {
+        Addr6 {
+            high: zero() as u64,
+            low: zero() as u64,
         }
     }
 

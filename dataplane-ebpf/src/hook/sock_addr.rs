@@ -148,7 +148,7 @@ fn dial<F: Family>(socket: Socket, addr: F::Addr, choice: &mut Choice<F::Addr>) 
         return Dialled::Direct;
     };
     // All processes of the host are one client.
-    if let Err(reason) = service::choose::<F>(found, F::Addr::UNSPECIFIED, choice) {
+    if let Err(reason) = service::choose::<F>(found, F::host_client(), choice) {
         observe::count_drop(reason);
         return Dialled::Refused;
     }

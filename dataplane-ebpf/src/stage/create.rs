@@ -6,8 +6,8 @@
 
 use dataplane_common::{
     abi::{
-        Address, Subject, backend_flags, config_flags, ct_flags, hook, identity_flags, scope,
-        service_flags, subject_flags,
+        Subject, backend_flags, config_flags, ct_flags, hook, identity_flags, scope, service_flags,
+        subject_flags,
     },
     decide::conntrack::State,
     net::{proto, tcp_flags},
@@ -170,7 +170,7 @@ fn choose<F: Family>(
         return Err(DropReason::NoConnection);
     }
     let client = if origin.host != 0 {
-        F::Addr::UNSPECIFIED
+        F::host_client()
     } else {
         packet.src
     };
