@@ -133,7 +133,7 @@ family_maps! { Addr6,
 
 /// The functions of [`Family`] that give a family's maps.
 macro_rules! map_accessors {
-    ($($name:ident: $ty:ident = $map:ident,)+ scratch = $scratch:ident) => {
+    (scratch = $scratch:ident $(, $name:ident: $ty:ident = $map:ident)+ $(,)?) => {
         $(
             #[inline(always)]
             fn $name() -> &'static $ty<Self::Addr> {
@@ -166,6 +166,7 @@ impl Family for V4 {
     const HEADER: usize = ipv4::LEN;
 
     map_accessors!(
+        scratch = SCRATCH4,
         conntrack: Conntrack = CT4,
         services: Services = SERVICES4,
         backends: Backends = BACKENDS4,
@@ -174,7 +175,6 @@ impl Family for V4 {
         fragments: Fragments = FRAGMENTS4,
         identities: Identities = IDENTITIES4,
         cidrs: Cidrs = CIDRS4,
-        scratch = SCRATCH4
     );
 
     #[inline(always)]
@@ -293,6 +293,7 @@ impl Family for V6 {
     const HEADER: usize = ipv6::LEN;
 
     map_accessors!(
+        scratch = SCRATCH6,
         conntrack: Conntrack = CT6,
         services: Services = SERVICES6,
         backends: Backends = BACKENDS6,
@@ -301,7 +302,6 @@ impl Family for V6 {
         fragments: Fragments = FRAGMENTS6,
         identities: Identities = IDENTITIES6,
         cidrs: Cidrs = CIDRS6,
-        scratch = SCRATCH6
     );
 
     #[inline(always)]
