@@ -2,7 +2,7 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use dataplane_common::{
-    abi::{Address, CtKey, CtVal, Port, capacity, ct_flags},
+    abi::{Address, CtKey, CtVal, Port, capacity, ct_flags, scope},
     decide::conntrack::{State, is_expired, next_tcp, timeout_secs},
     net::{proto, tcp_flags},
 };
@@ -191,11 +191,23 @@ fn live<F: Family>(
         if packet.proto == proto::TCP && state.is_reusable() {
             return None;
         }
-        if forward && entry.frontend != 0 && !service::is_backend_alive::<F>(entry) {
+        if forward && is_open_again::<F>(packet, entry) {
             return None;
         }
     }
     Some(entry)
+}
+
+/// True if the choice for the flow is to be made again: its backend is gone; or it was a direct flow
+/// without an answer, and there is a frontend by now.
+#[inline(always)]
+fn is_open_again<F: Family>(packet: &Packet<F::Addr>, entry: &CtVal<F::Addr>) -> bool {
+    if entry.frontend != 0 {
+        return !service::is_backend_alive::<F>(entry);
+    }
+    let (addr, port) = (packet.dst, packet.dst_port);
+    entry.flags & (ct_flags::REPLIED | ct_flags::SNAT) == 0
+        && service::lookup::<F>(addr, port, packet.proto, scope::INTERNAL).is_some()
 }
 
 /// True for a packet that may begin a flow at another backend: a TCP SYN, any datagram.
