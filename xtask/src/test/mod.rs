@@ -138,17 +138,15 @@ impl Plan {
         let filter = args.filter.as_deref();
         let Some(built) = self.built.as_ref().filter(|_| level.needs_kernel()) else {
             let mut code = cargo();
-            code.args(["--lib", "--bins"]);
-            for target in self
-                .targets
-                .iter()
-                .filter(|target| target.package != level::PACKAGE)
-            {
-                code.args(["--test", &target.name]);
+            // With a filter, one call covers both levels of the host.
+            if level == Level::Unit {
+                code.args(["--lib", "--bins"]);
+            }
+            if level == Level::Property || filter.is_some() {
+                code.args(["--test", Level::Property.name()]);
             }
             code.arg("--").args(level.selection(filter));
             let mut commands = vec![code];
-            // Examples in comments are in no module of properties.
             if level == Level::Unit {
                 let mut documents = cargo();
                 documents
