@@ -217,15 +217,18 @@ fn a_live_flow_is_judged_again_when_the_rules_change() {
 }
 
 #[test]
-fn a_new_pod_is_closed_before_it_is_open() {
+fn a_new_pod_is_under_the_policies_that_select_it() {
     let mut world = world();
     world.yaml(&policy("deny", DENY_INGRESS));
     let client = world.client(1);
     await_denied(&world, &client);
-    // It has a network before it has a label: from its first packet on it is not reached.
-    world.pod("web-3", 1, &[("app", "web")]);
-    for to in at(world.plane.pod("web-3").addrs(), TCP) {
-        assert!(client.try_get(to).is_err(), "{to}");
+    for node in [1, 2] {
+        let name = format!("web-new-{node}");
+        world.pod(&name, node, &[("app", "web")]);
+        for to in at(world.plane.pod(&name).addrs(), TCP) {
+            let failure = client.eventually_fails(to);
+            assert!(failure.is_timeout(), "{to}: {failure}");
+        }
     }
 }
 

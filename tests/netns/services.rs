@@ -9,7 +9,7 @@ use sluice_lab::wait;
 use sluice_lab::workload::client::{self, Connection};
 use sluice_lab::workload::{Load, LoadSpec, ServerSpec};
 
-use crate::world::{PATIENCE, REQUEST, TCP, World, at, pod, same_family, vip};
+use crate::world::{DROPPED, PATIENCE, REQUEST, TCP, World, at, pod, same_family, vip};
 
 #[test]
 fn every_client_reaches_every_pod_and_is_seen_with_its_own_address() {
@@ -58,13 +58,14 @@ fn ports_of_clients_are_used_again() {
     world.service("web", vip(1));
     world.await_service(vip(1), 80);
     for client in world.everywhere() {
-        // So few ports that each is used many times, shortly after its last connection ended.
-        client
-            .netns
-            .sysctl(&[("net/ipv4/ip_local_port_range", "40000 40199")])
-            .unwrap();
+        // So few ports that each is used again, shortly after its last connection ended.
+        let settings = [
+            ("net/ipv4/ip_local_port_range", "40000 41999"),
+            ("net/ipv4/tcp_tw_reuse", "1"),
+        ];
+        client.netns.sysctl(&settings).unwrap();
         for to in at(vip(1), 80) {
-            let tally = client.load([to], 1500);
+            let tally = client.load([to], 3000);
             let kinds = tally.failure_kinds();
             assert_eq!(tally.failures(), 0, "{} to {to}: {kinds}", client.name);
         }
@@ -100,6 +101,32 @@ fn a_port_that_is_used_again_gets_a_new_choice() {
         .unwrap();
     }
     again("two");
+}
+
+#[test]
+fn a_port_that_asked_before_the_service_was_there_is_served() {
+    let mut world = World::new();
+    world.pod_on_each_node("web");
+    let clients = world.everywhere();
+    let from = |client: &crate::world::Client| at(client.addrs, 45_679);
+    for client in &clients {
+        for (from, to) in from(client).into_iter().zip(at(vip(1), 80)) {
+            let early = client
+                .netns
+                .run(|| client::get_from(from, to, "/", DROPPED));
+            assert!(early.is_err(), "{from} to {to}");
+        }
+    }
+    world.service("web", vip(1));
+    world.await_service(vip(1), 80);
+    for client in &clients {
+        for (from, to) in from(client).into_iter().zip(at(vip(1), 80)) {
+            let answer = client
+                .netns
+                .run(|| client::get_from(from, to, "/", REQUEST));
+            assert!(answer.is_ok(), "{from} to {to}: {answer:?}");
+        }
+    }
 }
 
 #[test]
@@ -360,7 +387,7 @@ fn a_pod_cannot_send_from_another_address() {
         answer.unwrap_or_else(|error| panic!("{own} to {to}: {error}"));
         let answer = client
             .netns
-            .run(|| client::get_from(from, to, "/", crate::world::DROPPED));
+            .run(|| client::get_from(from, to, "/", DROPPED));
         assert!(
             answer.is_err_and(|failure| failure.is_timeout()),
             "{from} to {to}"

@@ -76,6 +76,26 @@ fn a_flow_moves_when_its_pod_goes() {
 }
 
 #[test]
+fn a_socket_that_asked_before_the_service_was_there_is_served() {
+    let mut world = World::new();
+    world.pod_on_each_node("dns");
+    let mut sockets = Vec::new();
+    for client in world.everywhere() {
+        for to in at(vip(1), 53) {
+            let socket = client.netns.run(|| UdpClient::open(to, false)).unwrap();
+            assert!(socket.ask(DROPPED).is_err(), "{} to {to}", client.name);
+            sockets.push((client.name.clone(), to, socket));
+        }
+    }
+    world.service("dns", vip(1));
+    world.await_service(vip(1), 80);
+    for (name, to, socket) in &sockets {
+        let what = format!("{to} to answer the old socket of {name}");
+        wait::until(PATIENCE, &what, || socket.ask(DROPPED)).unwrap();
+    }
+}
+
+#[test]
 fn a_service_without_endpoints_refuses_datagrams() {
     let mut world = World::new();
     world.pod_on_each_node("dns");

@@ -100,7 +100,10 @@ impl Scenario {
         let (failures, requests) = (tally.failures(), tally.requests());
         let ok = failures == 0 && requests >= at_least;
         let measured = match failures {
-            0 => format!("0 of {requests}"),
+            0 => format!(
+                "0 of {requests}, slowest {:.0} ms",
+                tally.latency(1.0).as_secs_f64() * 1e3
+            ),
             _ => format!("{failures} of {requests} ({})", tally.failure_kinds()),
         };
         let expected = format!("0 of at least {at_least}");

@@ -81,11 +81,11 @@ pub(super) fn blue_green(scenario: &mut Scenario) -> Result<()> {
         service["spec"]["selector"]["version"] = json!(to);
         let (millis, tally) = time_flip(scenario, &service, to)?;
         times.push(millis);
-        // An answer under way when the first of the new version came is no stray.
-        let (last, first) = (tally.by_version.get(from), tally.by_version.get(to));
-        let late = last
-            .zip(first)
-            .is_some_and(|(old, new)| old.last > new.first + IN_FORCE);
+        // What began after the first answer of the new version has no reason to go to the old.
+        let (old, new) = (tally.by_version.get(from), tally.by_version.get(to));
+        let late = old
+            .zip(new)
+            .is_some_and(|(old, new)| old.last_begun > new.first);
         stray += usize::from(late);
         sum.merge(&tally);
     }
@@ -99,7 +99,7 @@ pub(super) fn blue_green(scenario: &mut Scenario) -> Result<()> {
         worst <= limit as f64,
     );
     scenario.row(
-        "… flips after which the old version still answered",
+        "… flips after which a new connection still got the old version",
         "0",
         stray as u64,
         "",

@@ -136,8 +136,14 @@ impl Drop for Pod {
         if self.node.netns().run_of().is_kept() {
             return;
         }
-        // As a CNI plugin's DEL: the pair goes at once, not when the kernel ends the namespace.
-        let gone = self.node.netns().ip([format!("link del {}", self.host_if)]);
+        // As a CNI plugin's DEL: the pair goes at once, not when the kernel ends the namespace. The
+        // neighbours are forgotten, as the next pod at the address would announce itself.
+        let [v4, v6] = self.addrs().both();
+        let gone = self.node.netns().ip([
+            format!("link del {}", self.host_if),
+            format!("neigh flush to {v4}"),
+            format!("neigh flush to {v6}"),
+        ]);
         if let Err(error) = gone {
             eprintln!("sluice-lab: pod {}: {error:#}", self.name);
         }

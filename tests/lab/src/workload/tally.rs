@@ -25,6 +25,8 @@ pub struct Seen {
     pub first: Instant,
     /// When the last came.
     pub last: Instant,
+    /// When the last of these requests began.
+    pub last_begun: Instant,
 }
 
 /// The counts of a load.
@@ -88,8 +90,8 @@ impl Tally {
         let ended = Instant::now();
         match outcome {
             Ok(answer) => {
-                note(&mut self.by_name, answer.name, ended);
-                note(&mut self.by_version, answer.version, ended);
+                note(&mut self.by_name, answer.name, started, ended);
+                note(&mut self.by_version, answer.version, started, ended);
                 self.latencies.push(micros);
             }
             Err(failure) => self.failed.push(Failed {
@@ -109,14 +111,17 @@ impl Tally {
     }
 }
 
-fn note(seen: &mut BTreeMap<String, Seen>, who: String, now: Instant) {
-    let entry = seen.entry(who).or_insert(Seen {
+fn note(seen: &mut BTreeMap<String, Seen>, who: String, begun: Instant, ended: Instant) {
+    let new = Seen {
         count: 0,
-        first: now,
-        last: now,
-    });
+        first: ended,
+        last: ended,
+        last_begun: begun,
+    };
+    let entry = seen.entry(who).or_insert(new);
     entry.count += 1;
-    entry.last = now;
+    entry.last = ended;
+    entry.last_begun = begun;
 }
 
 fn merge_seen(into: &mut BTreeMap<String, Seen>, from: &BTreeMap<String, Seen>) {
@@ -127,6 +132,7 @@ fn merge_seen(into: &mut BTreeMap<String, Seen>, from: &BTreeMap<String, Seen>) 
         entry.count += more.count;
         entry.first = entry.first.min(more.first);
         entry.last = entry.last.max(more.last);
+        entry.last_begun = entry.last_begun.max(more.last_begun);
     }
 }
 
