@@ -47,9 +47,6 @@ pub trait Address: super::Abi + PartialEq + Eq + PartialOrd + Ord {
 
     /// The address as sixteen octets, IPv4 in its IPv4-mapped form (RFC 4291 section 2.5.5.2).
     fn to_mapped(self) -> Addr6;
-
-    /// A well-mixed 32-bit hash, for spreading; not for tables an attacker can choose keys of.
-    fn spread(self) -> u32;
 }
 
 impl Address for Addr4 {
@@ -67,11 +64,6 @@ impl Address for Addr4 {
         };
         Addr6 { high: 0, low }
     }
-
-    #[inline(always)]
-    fn spread(self) -> u32 {
-        mix(self.0 as u64)
-    }
 }
 
 impl Address for Addr6 {
@@ -81,11 +73,6 @@ impl Address for Addr6 {
     #[inline(always)]
     fn to_mapped(self) -> Addr6 {
         self
-    }
-
-    #[inline(always)]
-    fn spread(self) -> u32 {
-        mix(self.high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.low)
     }
 }
 
@@ -124,12 +111,6 @@ impl Addr4 {
         let first = u32::from_be(self.0) >> 24;
         first & 0xf0 == 0xe0 || self.0 == u32::MAX
     }
-}
-
-#[inline(always)]
-fn mix(word: u64) -> u32 {
-    let mixed = (word ^ (word >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (mixed >> 32) as u32
 }
 
 abi! { Port = 2, Addr4 = 4, Addr6 = 16 }
