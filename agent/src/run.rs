@@ -28,19 +28,9 @@ use crate::netlink::{self, NetEvent};
 use crate::observe::conntrack::Sweeper;
 use crate::observe::events::Hub;
 use crate::source::manifests::Manifests;
+use crate::source::{Batch, Source};
 pub use devices::Devices;
 pub use engine::Engine;
-
-/// Kinds that the folder of manifests delivers.
-const MANIFEST_KINDS: [Kind; 7] = [
-    Kind::Node,
-    Kind::Namespace,
-    Kind::Pod,
-    Kind::Service,
-    Kind::Slice,
-    Kind::Policy,
-    Kind::Route,
-];
 
 /// Changes that come together are compiled together, but none waits longer than this.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -52,7 +42,7 @@ const SETTLE: Duration = Duration::from_millis(2);
 /// What keeps it from starting; each error names its remedy.
 pub async fn run(settings: Settings) -> Result<()> {
     // What may be refused comes before anything in the kernel is touched.
-    let manifests = Manifests::open(&settings.manifests)?;
+    let source = Source::Folder(Manifests::open(&settings.manifests)?);
     server::check_free(&settings.socket)?;
     let mut lock = lock(&settings.bpffs)?;
     let hz = bpf::kernel_hz()?;
@@ -81,7 +71,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         dataplane,
         engine,
         converter: Converter::default(),
-        manifests,
+        source,
         names,
         started: Instant::now(),
         settings,
@@ -183,7 +173,7 @@ struct Agent {
     devices: Devices,
     engine: Engine,
     converter: Converter,
-    manifests: Manifests,
+    source: Source,
     names: watch::Sender<Arc<Names>>,
     started: Instant,
     hz: u32,
@@ -207,16 +197,7 @@ impl Agent {
                     Some(event) => self.on_net(event),
                     None => anyhow::bail!("the kernel's device events ended; start the agent again"),
                 },
-                changes = self.manifests.next() => {
-                    for change in changes {
-                        for event in self.converter.convert(change) {
-                            self.engine.fold(event, SETTLE);
-                        }
-                    }
-                    for kind in MANIFEST_KINDS {
-                        self.engine.fold(Event::InSync(kind), SETTLE);
-                    }
-                }
+                batch = self.source.next() => self.on_batch(batch),
                 Some(question) = questions.recv() => self.answer(question),
                 () = sleep_until(work_at) => self.work(),
             }
@@ -233,6 +214,18 @@ impl Agent {
         if Instant::now() >= self.engine.work_at() && self.engine.reconcile() {
             let names = Names::new(self.engine.snapshot(), self.engine.ids());
             self.names.send_replace(Arc::new(names));
+        }
+    }
+
+    fn on_batch(&mut self, batch: Batch) {
+        for change in batch.changes {
+            for event in self.converter.convert(change) {
+                self.engine.fold_from(event, batch.received, SETTLE);
+            }
+        }
+        for kind in batch.in_sync {
+            self.engine
+                .fold_from(Event::InSync(kind), batch.received, SETTLE);
         }
     }
 
@@ -279,7 +272,7 @@ impl Agent {
             devices: &self.devices,
             engine: &self.engine,
             converter: &self.converter,
-            manifests: &self.manifests,
+            source: &self.source,
             uptime: self.started.elapsed(),
             hz: self.hz,
         };

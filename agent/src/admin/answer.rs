@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::convert::Converter;
 use crate::observe::{conntrack, drops};
 use crate::run::{Devices, Engine};
-use crate::source::manifests::Manifests;
+use crate::source::Source;
 
 /// The agent's state.
 pub struct View<'a> {
@@ -36,8 +36,8 @@ pub struct View<'a> {
     pub engine: &'a Engine,
     /// What is wrong with objects.
     pub converter: &'a Converter,
-    /// What is wrong with files.
-    pub manifests: &'a Manifests,
+    /// What is wrong with what was read.
+    pub source: &'a Source,
     /// Time since the agent's start.
     pub uptime: Duration,
     /// Jiffies per second.
@@ -67,7 +67,7 @@ impl View<'_> {
     fn status(&self) -> Result<Status, String> {
         let drops = drops::read(self.dataplane.maps()).map_err(|error| error.to_string())?;
         let snapshot = self.engine.snapshot();
-        let mut problems = self.manifests.problems();
+        let mut problems = self.source.problems();
         problems.extend(self.converter.problems().cloned());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -97,7 +97,7 @@ impl View<'_> {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            skipped: self.manifests.skipped(),
+            skipped: self.source.skipped(),
         })
     }
 

@@ -85,12 +85,16 @@ impl Engine {
 
     /// Folds an event in; what follows from it is written after `settle` at the latest.
     pub fn fold(&mut self, event: Event, settle: Duration) {
+        self.fold_from(event, Instant::now(), settle);
+    }
+
+    /// Folds an event in that became known at `received`.
+    pub fn fold_from(&mut self, event: Event, received: Instant, settle: Duration) {
         if !self.snapshot.apply(event) {
             return;
         }
-        let now = Instant::now();
-        self.changed_at.get_or_insert(now);
-        self.work_at = self.work_at.min(now + settle);
+        self.changed_at.get_or_insert(received);
+        self.work_at = self.work_at.min(Instant::now() + settle);
     }
 
     /// When [`Self::reconcile`] is to be called next.

@@ -6,7 +6,59 @@ mod object;
 pub mod routes;
 pub mod schema;
 
+use dataplane_model::snapshot::Kind as ModelKind;
+use tokio::time::Instant;
+
+use manifests::{Manifests, Skipped};
 pub use object::{Kind, Object, ObjectKey, Origin, Problem};
+
+/// Where objects come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A folder of manifests.
+    Folder(Manifests),
+}
+
+/// What a source says at once.
+#[derive(Debug)]
+pub struct Batch {
+    /// Changes, in their order.
+    pub changes: Vec<Change>,
+    /// The model's kinds whose first full list is complete with these changes.
+    pub in_sync: Vec<ModelKind>,
+    /// When the source learnt of the changes: of a watch, when the bytes arrived.
+    pub received: Instant,
+}
+
+impl Source {
+    /// Waits for changes. Cancelling it loses nothing.
+    pub async fn next(&mut self) -> Batch {
+        match self {
+            Source::Folder(folder) => {
+                let changes = folder.next().await;
+                Batch {
+                    changes,
+                    in_sync: Kind::ALL.map(Kind::in_model).to_vec(),
+                    received: Instant::now(),
+                }
+            }
+        }
+    }
+
+    /// What is wrong with what was read.
+    pub fn problems(&self) -> Vec<Problem> {
+        match self {
+            Source::Folder(folder) => folder.problems(),
+        }
+    }
+
+    /// The documents that are left out.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        match self {
+            Source::Folder(folder) => folder.skipped(),
+        }
+    }
+}
 
 /// What a source says.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use dataplane_model::snapshot::Kind as ModelKind;
 use serde::{Deserialize, Serialize};
 
 use super::core::{EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
@@ -38,7 +39,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    /// All of them.
+    pub const ALL: [Kind; 11] = [
         Kind::Namespace,
         Kind::Node,
         Kind::Pod,
@@ -51,6 +53,23 @@ impl Kind {
         Kind::VirtualService,
         Kind::DestinationRule,
     ];
+
+    /// The model's kind that its objects become.
+    pub const fn in_model(self) -> ModelKind {
+        match self {
+            Kind::Namespace => ModelKind::Namespace,
+            Kind::Node => ModelKind::Node,
+            Kind::Pod => ModelKind::Pod,
+            Kind::Service => ModelKind::Service,
+            Kind::EndpointSlice => ModelKind::Slice,
+            Kind::NetworkPolicy => ModelKind::Policy,
+            Kind::HttpRoute
+            | Kind::TcpRoute
+            | Kind::UdpRoute
+            | Kind::VirtualService
+            | Kind::DestinationRule => ModelKind::Route,
+        }
+    }
 
     /// The kind's name as it stands in `kind:`.
     pub const fn name(self) -> &'static str {
