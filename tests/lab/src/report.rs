@@ -115,7 +115,7 @@ impl Report {
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// The rows as a Markdown table.
+    /// The rows as a Markdown table; a promise that does not hold is marked.
     pub fn to_markdown(&self) -> String {
         let mut text = "| | expected | measured |\n|---|---|---|\n".to_owned();
         for row in &self.rows {
@@ -125,6 +125,32 @@ impl Report {
         }
         text
     }
+}
+
+/// Puts a table into a document, between the lines `<!-- NAME -->` and `<!-- end NAME -->`.
+///
+/// # Errors
+/// The file cannot be read or written, or does not have the two lines.
+pub fn splice(file: &Path, name: &str, table: &str) -> Result<()> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let spliced = spliced(&text, name, table)
+        .with_context(|| format!("{} has no place for {name:?}", file.display()))?;
+    fs::write(file, spliced).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn spliced(text: &str, name: &str, table: &str) -> Result<String> {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end {name} -->"));
+    let (before, rest) = text
+        .split_once(&begin)
+        .with_context(|| format!("the line {:?} is missing", begin.trim()))?;
+    let (_, after) = rest
+        .split_once(&end)
+        .with_context(|| format!("the line {end:?} is missing"))?;
+    Ok(format!(
+        "{before}{begin}\n{}\n\n{end}{after}",
+        table.trim_end()
+    ))
 }
 
 impl Row {
@@ -198,6 +224,15 @@ mod tests {
             {"name": "a longer name", "expected": "≤ 50", "measured": 51.0, "unit": "ms", "ok": false},
         ]});
         assert_eq!(report().to_json(), expected);
+    }
+
+    #[test]
+    fn a_table_takes_its_place_in_a_document() {
+        let text = "a\n<!-- demo -->\nold\n<!-- end demo -->\nb\n";
+        let expected = "a\n<!-- demo -->\n\n| x |\n\n<!-- end demo -->\nb\n";
+        assert_eq!(spliced(text, "demo", "| x |\n").unwrap(), expected);
+        assert_eq!(spliced(expected, "demo", "| x |").unwrap(), expected);
+        assert!(spliced(text, "bench", "").is_err());
     }
 
     #[test]

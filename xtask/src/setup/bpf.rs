@@ -77,8 +77,13 @@ pub fn install_compiler(privilege: &Privilege) -> Result<()> {
     if debian.is_some_and(|version| version >= oldest_compiler()) {
         return apt::install(privilege, &DEBIAN_COMPILER);
     }
+    eprintln!(
+        "apt has no {} {} or newer: on Debian it comes with the security updates (`deb http://deb.debian.org/debian-security bookworm-security main`)",
+        DEBIAN_COMPILER[1],
+        oldest_compiler()
+    );
     let rustup = process::find("rustup")
-        .context("apt has no compiler for the kernel programs, and there is no rustup to install a nightly: see https://rustup.rs")?;
+        .context("there is no rustup either, to install a nightly: see https://rustup.rs")?;
     eprintln!("installing rustup's nightly with rust-src");
     let known = process::output(Command::new(&rustup).args(["toolchain", "list"]))?;
     let mut command = Command::new(rustup);
@@ -175,5 +180,5 @@ pub fn install_clippy(privilege: &Privilege) -> Result<()> {
 }
 
 fn by_hand() -> &'static str {
-    "put a program from https://github.com/aya-rs/bpf-linker/releases (which has LLVM in it) into PATH"
+    "let apt have Debian's security updates, whose rustc-web and LLVM fit, or put a program from https://github.com/aya-rs/bpf-linker/releases (which has LLVM in it) into PATH"
 }

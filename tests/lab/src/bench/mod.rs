@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::report::Report;
+use crate::report::{Report, splice};
 use crate::topology::{Cluster, Cni};
 use rounds::{Phase, Samples};
 use rows::Measured;
@@ -55,9 +55,9 @@ pub struct Args {
     /// Also write the rows to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Also write the rows to a file, as Markdown tables.
+    /// Also put the tables into a document, between `<!-- bench -->` and `<!-- end bench -->`.
     #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
+    document: Option<PathBuf>,
     /// Rounds; at least 12 for a result that counts.
     #[arg(
         long,
@@ -128,9 +128,9 @@ fn write(args: &Args, report: &Report, table: &str, more: Value) -> Result<()> {
         let text = serde_json::to_string_pretty(&json)? + "\n";
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    if let Some(file) = &args.markdown {
-        let text = format!("{}\n{table}", report.to_markdown());
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    if let Some(file) = &args.document {
+        let tables = format!("{}\n{table}", report.to_markdown());
+        splice(file, "bench", &tables)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::report::splice;
 use crate::topology::{Cluster, Cni};
 use scenario::Scenario;
 
@@ -23,6 +24,9 @@ pub struct Args {
     /// Also write the rows to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also put the rows into a document, between `<!-- demo -->` and `<!-- end demo -->`.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
     /// Leave everything running, to look around.
     #[arg(long)]
     keep: bool,
@@ -83,6 +87,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     );
     if let Some(file) = &args.json {
         report.write_json(file)?;
+    }
+    if let Some(file) = &args.document {
+        splice(file, "demo", &report.to_markdown())?;
     }
     let ok = report.ok();
     if args.keep {
