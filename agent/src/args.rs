@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{DEFAULT_BPFFS, DEFAULT_SOCKET};
+use crate::kubeproxy::Flags;
 
 /// An eBPF dataplane for Kubernetes nodes.
 #[derive(Debug, Parser)]
@@ -47,6 +48,24 @@ pub enum Command {
     Cleanup(CleanupArgs),
     /// Compile manifests and print the maps, without touching the kernel.
     Dump(DumpArgs),
+    /// The agent's settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Commands about settings.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print settings as YAML, as a file for --config.
+    Print {
+        /// All settings that an agent with these flags and this environment would have; without it,
+        /// only those that somebody asked for.
+        #[arg(long)]
+        effective: bool,
+        /// The agent's flags.
+        #[command(flatten)]
+        agent: Box<AgentArgs>,
+    },
 }
 
 /// Commands of things that can only be listed.
@@ -154,7 +173,7 @@ pub struct AgentArgs {
     /// Root of the cgroup v2 tree [default: found].
     #[arg(long, value_name = "DIR", env = "SLUICE_CGROUP_ROOT")]
     pub cgroup_root: Option<PathBuf>,
-    /// Settings as YAML.
+    /// Settings as YAML: Sluice's own, or a KubeProxyConfiguration.
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     pub config: Option<PathBuf>,
     /// Translate Services: on or off [default: on].
@@ -169,7 +188,7 @@ pub struct AgentArgs {
     /// Translation at the sockets of the host's processes: host or off [default: host].
     #[arg(long, value_name = "MODE", env = "SLUICE_SOCKET_LB")]
     pub socket_lb: Option<String>,
-    /// Blocks of the node's addresses that serve NodePorts [default: all].
+    /// Blocks of the node's addresses that serve NodePorts, or `primary` [default: all].
     #[arg(
         long,
         value_name = "CIDR",
@@ -199,6 +218,9 @@ pub struct AgentArgs {
     /// What to log, as in `info` or `sluice=debug` [default: info].
     #[arg(long, value_name = "FILTER", env = "SLUICE_LOG")]
     pub log: Option<String>,
+    /// kube-proxy's flags.
+    #[command(flatten)]
+    pub kube_proxy: Flags,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod convert;
+pub mod kubeproxy;
 pub mod netlink;
 pub mod observe;
 pub mod run;

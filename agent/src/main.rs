@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use sluice::args::{AgentArgs, Cli, Command};
 use sluice::cli::{self, Unreachable};
-use sluice::config::{self, Settings};
+use sluice::config::{self, Loaded, Settings};
 use sluice::run;
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 /// Exit codes beside 0.
@@ -59,21 +60,33 @@ fn code(error: &anyhow::Error) -> u8 {
 }
 
 fn agent(args: &AgentArgs, cli: &Cli) -> Result<()> {
-    let settings = Settings::load(args, cli.socket.clone())?;
+    let Loaded { settings, warning } = Settings::load(args, cli.socket.clone())?;
+    start_logging(&settings)?;
+    if let Some(warning) = warning {
+        warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the event loop")?;
+    runtime.block_on(run::run(settings))
+}
+
+fn start_logging(settings: &Settings) -> Result<()> {
     let filter = EnvFilter::try_new(&settings.log).with_context(|| {
         format!(
             "--log {:?}; write a level like info, or sluice=debug",
             settings.log
         )
     })?;
-    tracing_subscriber::fmt()
+    let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the event loop")?;
-    runtime.block_on(run::run(settings))
+        .with_ansi(io::stderr().is_terminal());
+    if settings.log_json {
+        logs.json().init();
+    } else {
+        logs.init();
+    }
+    Ok(())
 }

@@ -106,7 +106,7 @@ fn load(settings: &Settings, hz: u32) -> Result<Dataplane> {
     let options = LoadOptions {
         bpffs: settings.bpffs.clone(),
         config: config(settings, hz)?,
-        capacities: settings.capacities.clone(),
+        capacities: settings.capacities(),
         attach: None,
     };
     Ok(Dataplane::load(bpf::object()?, &options)?)
@@ -151,7 +151,7 @@ fn node(settings: &Settings) -> NodeConfig {
     NodeConfig {
         name: settings.node_name.as_str().into(),
         addresses: Vec::new(),
-        nodeport_addresses: settings.node_port_addresses.clone(),
+        nodeport_addresses: settings.node_port_addresses.blocks.clone(),
     }
 }
 

@@ -45,7 +45,7 @@ pub fn compile_folder(
         NodeConfig {
             name: node_name.into(),
             addresses: Vec::new(),
-            nodeport_addresses: config::prefixes(node_port_addresses)?,
+            nodeport_addresses: config::node_ports(node_port_addresses)?.blocks,
         },
         [],
     );

@@ -5,15 +5,19 @@ pub mod dump;
 mod show;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::protocol::{Conntrack, Flow, Frontend, Policy, Request, Status};
-use crate::args::{Cli, Command, ConntrackCommand, FlowArgs, ListCommand, Output, VerdictFilter};
+use crate::args::{
+    AgentArgs, Cli, Command, ConfigCommand, ConntrackCommand, FlowArgs, ListCommand, Output,
+    VerdictFilter,
+};
 use crate::bpf;
+use crate::config::{File, Loaded, Settings};
 pub use client::Unreachable;
 
 /// Runs a command other than `agent`.
@@ -52,6 +56,9 @@ pub fn run(cli: &Cli) -> Result<()> {
             ))
         }
         Command::Dump(args) => dump::dump(args),
+        Command::Config(ConfigCommand::Print { effective, agent }) => {
+            print_settings(agent, *effective, cli.socket.clone())
+        }
     }
 }
 
@@ -67,6 +74,20 @@ fn ask<T: DeserializeOwned + Serialize>(
         Output::Table => table(&answer),
     };
     print(&text)
+}
+
+fn print_settings(agent: &AgentArgs, effective: bool, socket: Option<PathBuf>) -> Result<()> {
+    let file = if effective {
+        let Loaded { settings, warning } = Settings::load(agent, socket)?;
+        if let Some(warning) = warning {
+            eprintln!("sluice: {warning}");
+        }
+        File::from(&settings)
+    } else {
+        Settings::asked(agent, socket)?
+    };
+    let text = serde_saphyr::to_string(&file).context("writing the settings as YAML")?;
+    print(text.trim_end())
 }
 
 fn print(text: &str) -> Result<()> {

@@ -10,7 +10,7 @@ use super::{Error, bad};
 /// A setting's name, the maps it is for, and whether it must be a power of two.
 type Setting = (&'static str, &'static [&'static str], bool);
 
-const SETTINGS: [Setting; 17] = [
+const SETTINGS: [Setting; 16] = [
     ("services", &name::SERVICES, false),
     ("slots", &[name::SLOTS], false),
     ("backends", &name::BACKENDS, false),
@@ -21,7 +21,6 @@ const SETTINGS: [Setting; 17] = [
     ("fragments", &name::FRAGMENTS, false),
     ("identities", &name::IDENTITIES, false),
     ("cidrs", &name::CIDRS, false),
-    ("subjects", &[name::SUBJECTS], true),
     ("subjectsOverflow", &[name::SUBJECTS_OVERFLOW], false),
     ("rulesets", &[name::RULESETS], false),
     ("portBounds", &[name::PORT_BOUNDS], false),
@@ -30,43 +29,50 @@ const SETTINGS: [Setting; 17] = [
     ("ids", &[name::IDS], false),
 ];
 
-/// Capacities by the maps' names in the kernel.
+/// Checks capacities by the settings' names.
 ///
 /// # Errors
 ///
 /// A setting that does not exist, or a number that its maps cannot have.
-pub fn from_map(given: &BTreeMap<String, u32>) -> Result<BTreeMap<String, u32>, Error> {
-    let mut capacities = BTreeMap::new();
-    for (name, &entries) in given {
-        add(&mut capacities, name, entries)?;
+pub fn checked(given: BTreeMap<String, u32>) -> Result<BTreeMap<String, u32>, Error> {
+    for (name, &entries) in &given {
+        check(name, entries)?;
     }
-    Ok(capacities)
+    Ok(given)
 }
 
 /// Capacities of flags like `conntrack=1000000`.
 ///
 /// # Errors
 ///
-/// As [`from_map`], and a flag of another form.
+/// A flag of another form.
 pub fn from_flags(flags: &[String]) -> Result<BTreeMap<String, u32>, Error> {
-    let mut capacities = BTreeMap::new();
-    for flag in flags {
-        let (name, entries) = flag
-            .split_once('=')
-            .and_then(|(name, entries)| Some((name.trim(), entries.trim().parse().ok()?)))
+    let one = |flag: &String| {
+        flag.split_once('=')
+            .and_then(|(name, entries)| {
+                Some((name.trim().to_owned(), entries.trim().parse().ok()?))
+            })
             .ok_or_else(|| {
                 bad(
                     "mapCapacities",
                     format!("{flag:?}: write NAME=ENTRIES, as in conntrack=1000000"),
                 )
-            })?;
-        add(&mut capacities, name, entries)?;
-    }
-    Ok(capacities)
+            })
+    };
+    flags.iter().map(one).collect()
 }
 
-fn add(capacities: &mut BTreeMap<String, u32>, name: &str, entries: u32) -> Result<(), Error> {
-    let Some((_, maps, power_of_two)) = SETTINGS.iter().find(|(known, ..)| *known == name) else {
+/// Capacities by the maps' names in the kernel, of those by the settings' names.
+pub fn of_maps(given: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
+    let maps = SETTINGS.iter().filter_map(|(name, maps, _)| {
+        let entries = *given.get(*name)?;
+        Some(maps.iter().map(move |map| ((*map).to_owned(), entries)))
+    });
+    maps.flatten().collect()
+}
+
+fn check(name: &str, entries: u32) -> Result<(), Error> {
+    let Some((.., power_of_two)) = SETTINGS.iter().find(|(known, ..)| *known == name) else {
         let known = SETTINGS.map(|(name, ..)| name).join(", ");
         return Err(bad(
             "mapCapacities",
@@ -84,7 +90,6 @@ fn add(capacities: &mut BTreeMap<String, u32>, name: &str, entries: u32) -> Resu
             format!("{name}: {entries} is not {what}"),
         ));
     }
-    capacities.extend(maps.iter().map(|map| ((*map).to_owned(), entries)));
     Ok(())
 }
 

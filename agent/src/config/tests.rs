@@ -1,7 +1,10 @@
 use super::*;
 
 fn file(text: &str) -> File {
-    parse(text).expect("a file")
+    match file::read(text).expect("a file") {
+        file::Text::Own(file) => *file,
+        file::Text::KubeProxy(_) => panic!("{text} is kube-proxy's"),
+    }
 }
 
 fn args() -> AgentArgs {
@@ -12,15 +15,16 @@ fn args() -> AgentArgs {
 }
 
 fn settings(args: AgentArgs, file: File) -> Result<Settings, Error> {
-    Settings::merge(args, None, file, || Some("host".to_owned()))
+    let file = file.under(File::from_args(args, None)?);
+    Settings::new(file, || Some("host".to_owned()))
 }
 
 #[test]
 fn defaults() {
     let settings = settings(args(), File::default()).expect("settings");
     assert_eq!(settings.node_name, "host");
-    assert_eq!(settings.bpffs, Path::new(DEFAULT_BPFFS));
-    assert_eq!(settings.socket, Path::new(DEFAULT_SOCKET));
+    assert_eq!(settings.bpffs, std::path::Path::new(DEFAULT_BPFFS));
+    assert_eq!(settings.socket, std::path::Path::new(DEFAULT_SOCKET));
     assert!(settings.services && settings.policy && settings.redirect && settings.socket_lb);
     assert_eq!(settings.snat_ports, (61_000, 65_535));
 }
@@ -36,7 +40,7 @@ fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
     };
     let settings = settings(given, file()).expect("settings");
     assert_eq!(settings.node_name, "from-flag");
-    assert_eq!(settings.bpffs, Path::new("/file"));
+    assert_eq!(settings.bpffs, std::path::Path::new("/file"));
     assert!(settings.services && !settings.policy);
     assert_eq!(settings.uplinks, ["eth0"]);
 }
@@ -58,7 +62,7 @@ fn the_environment_goes_before_the_file() {
 
 #[test]
 fn unknown_settings_are_errors() {
-    let error = parse("nodeNam: x\n").expect_err("an unknown field");
+    let error = file::read("nodeNam: x\n").expect_err("an unknown field");
     let text = error.to_string();
     assert!(
         text.contains("nodeNam") && text.contains("line 1"),
@@ -68,7 +72,11 @@ fn unknown_settings_are_errors() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
-    let error = read(Path::new("/nonexistent.yaml"))
+    let args = AgentArgs {
+        config: Some("/nonexistent.yaml".into()),
+        ..args()
+    };
+    let error = Settings::load(&args, None)
         .expect_err("no file")
         .to_string();
     assert!(
@@ -99,8 +107,8 @@ fn bad_values_name_the_setting_and_the_remedy() {
             "\"flows\" is not known: write one of services",
         ),
         (
-            "mapCapacities: {subjects: 3}",
-            "subjects: 3 is not a power of two",
+            "mapCapacities: {events: 3}",
+            "events: 3 is not a power of two",
         ),
         ("halfOpen: {perPod: 0}", "give perPod at least 1"),
     ] {
@@ -125,5 +133,50 @@ fn capacities_of_flags_go_before_those_of_the_file() {
         settings(given, file("mapCapacities: {conntrack: 5, rows: 7}")).expect("settings");
     let expected = [("ct4", 1024), ("ct6", 1024), ("rows", 7)];
     let expected = expected.map(|(name, entries)| (name.to_owned(), entries));
-    assert_eq!(settings.capacities, BTreeMap::from(expected));
+    assert_eq!(settings.capacities(), BTreeMap::from(expected));
+}
+
+#[test]
+fn the_maps_of_pods_have_the_place_that_the_programs_know() {
+    let error = settings(args(), file("mapCapacities: {subjects: 1024}")).expect_err("a constant");
+    assert!(error.to_string().contains("\"subjects\" is not known"));
+}
+
+#[test]
+fn bind_addresses_may_lack_a_port_or_be_off() {
+    for (text, expected) in [
+        ("1.2.3.4:5", Some("1.2.3.4:5")),
+        ("1.2.3.4", Some("1.2.3.4:10256")),
+        ("\"[::1]:5\"", Some("[::1]:5")),
+        ("\"[::1]\"", Some("[::1]:10256")),
+        ("\"::\"", Some("[::]:10256")),
+        ("off", None),
+        ("\"\"", None),
+    ] {
+        let settings = settings(args(), file(&format!("healthzBindAddress: {text}")));
+        let address = settings
+            .expect(text)
+            .healthz
+            .map(|address| address.to_string());
+        assert_eq!(address.as_deref(), expected, "{text}");
+    }
+    let error = settings(args(), file("metricsBindAddress: here")).expect_err("no address");
+    assert!(
+        error
+            .to_string()
+            .contains("metricsBindAddress: \"here\" is not an address")
+    );
+}
+
+#[test]
+fn the_effective_settings_are_a_file_that_asks_for_them() {
+    let asked = "nodePortAddresses: [primary]\nmasqueradeAll: true\nhealthzBindAddress: off\n\
+        snatPorts: 50000-50100\nmapCapacities: {conntrack: 5}\nhalfOpen: {perPod: 3}\n\
+        logFormat: json\noomScoreAdj: -999\nservices: off\n";
+    for text in ["", asked] {
+        let before = settings(args(), file(text)).expect("settings");
+        let printed = serde_saphyr::to_string(&File::from(&before)).expect("YAML");
+        let after = Settings::new(file(&printed), || None).expect("the same settings");
+        assert_eq!(before, after, "{printed}");
+    }
 }
