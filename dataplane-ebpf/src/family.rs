@@ -89,8 +89,8 @@ pub trait Family: Copy + 'static {
     fn is_link_scope(addr: Self::Addr) -> bool;
     /// True for multicast and broadcast.
     fn is_multicast(addr: Self::Addr) -> bool;
-    /// A route query.
-    fn route_query(ifindex: u32, dst: Self::Addr, proto: u8) -> bpf_fib_lookup;
+    /// A route query for a packet of a length in octets; 0: whatever its length.
+    fn route_query(ifindex: u32, dst: Self::Addr, proto: u8, length: u16) -> bpf_fib_lookup;
     /// The source address in an answered route query.
     fn route_source(answer: &bpf_fib_lookup) -> Self::Addr;
     /// The next hop in an answered route query.
@@ -269,8 +269,14 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn route_query(ifindex: u32, dst: Addr4, proto: u8) -> bpf_fib_lookup {
-        query(AF_INET, ifindex, proto, [dst.0, zero(), zero(), zero()])
+    fn route_query(ifindex: u32, dst: Addr4, proto: u8, length: u16) -> bpf_fib_lookup {
+        query(
+            AF_INET,
+            ifindex,
+            proto,
+            length,
+            [dst.0, zero(), zero(), zero()],
+        )
     }
 
     #[inline(always)]
@@ -416,8 +422,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn route_query(ifindex: u32, dst: Addr6, proto: u8) -> bpf_fib_lookup {
-        query(AF_INET6, ifindex, proto, words(dst))
+    fn route_query(ifindex: u32, dst: Addr6, proto: u8, length: u16) -> bpf_fib_lookup {
+        query(AF_INET6, ifindex, proto, length, words(dst))
     }
 
     #[inline(always)]
@@ -457,12 +463,14 @@ fn words(addr: Addr6) -> [u32; 4] {
 /// A route query without a source: one of the node's own would be refused as one of a packet that
 /// came in.
 #[inline(always)]
-fn query(family: u8, ifindex: u32, proto: u8, dst: [u32; 4]) -> bpf_fib_lookup {
+fn query(family: u8, ifindex: u32, proto: u8, length: u16, dst: [u32; 4]) -> bpf_fib_lookup {
     let zero = zero();
     let [a, b, c, d] = dst;
     let first = u32::from_ne_bytes([family, proto, 0, 0]);
+    let [high, low] = length.to_ne_bytes();
+    let second = u32::from_ne_bytes([0, 0, high, low]);
     let words: [u32; 16] = [
-        first, zero, ifindex, zero, zero, zero, zero, zero, a, b, c, d, zero, zero, zero, zero,
+        first, second, ifindex, zero, zero, zero, zero, zero, a, b, c, d, zero, zero, zero, zero,
     ];
     // SAFETY: integers of the same 64 bytes: family, protocol, ports, length; device; flow label;
     // source; destination; table; hardware addresses.

@@ -1,5 +1,7 @@
 //! The packet path: parse, conntrack, service, policy, rewrite, forward.
 
+pub mod early;
+
 use dataplane_common::{
     abi::{CtVal, Subject, ct_flags, hook, identity_flags, subject_state},
     net::eth,

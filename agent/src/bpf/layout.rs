@@ -35,7 +35,15 @@ pub fn sizable() -> Vec<&'static str> {
 /// All maps that are pinned.
 pub fn pinned() -> Vec<&'static str> {
     use abi::name::*;
-    let fixed = [SUBJECTS, EPOCH, LISTENERS, DROPS, HALF_OPEN];
+    let fixed = [
+        SUBJECTS,
+        EPOCH,
+        LISTENERS,
+        DROPS,
+        HALF_OPEN,
+        XDP_DEVICES,
+        XDP_FRAMES,
+    ];
     sizable().into_iter().chain(fixed).collect()
 }
 

@@ -49,6 +49,10 @@ pub mod name {
     pub const DROPS: &str = "drops";
     /// ARRAY: half-open flows, of the subject in the same place; the last entry is the total.
     pub const HALF_OPEN: &str = "half_open";
+    /// HASH ifindex -> [`super::xdp_mode`]: uplinks with the early program, which frames may leave by.
+    pub const XDP_DEVICES: &str = "xdp_devices";
+    /// PERCPU_ARRAY [`super::xdp_count`] -> u64 frames.
+    pub const XDP_FRAMES: &str = "xdp_frames";
     /// HASH `IdKey` -> `IdVal`: which number stands for what. Only userspace reads it, to go on
     /// with the same numbers after a restart.
     pub const IDS: &str = "ids";
@@ -79,6 +83,22 @@ pub struct IdVal {
 }
 
 abi! { IdKey = 24, IdVal = 8 }
+
+/// How a device runs the early program (XDP).
+pub mod xdp_mode {
+    /// By its driver.
+    pub const NATIVE: u32 = 1;
+    /// By the kernel, for any driver.
+    pub const GENERIC: u32 = 2;
+}
+
+/// What the early program counts.
+pub mod xdp_count {
+    /// Frames sent back by the device they came by.
+    pub const SENT_BACK: u32 = 0;
+    /// Frames sent by another uplink.
+    pub const REDIRECTED: u32 = 1;
+}
 
 /// Default capacities (entries).
 pub mod capacity {
@@ -116,6 +136,10 @@ pub mod capacity {
     pub const EVENTS: u32 = 1 << 20;
     /// Drop reasons.
     pub const DROPS: u32 = 64;
+    /// Uplinks with the early program.
+    pub const XDP_DEVICES: u32 = 64;
+    /// Counters of the early program.
+    pub const XDP_FRAMES: u32 = 2;
     /// Half-open counters: one for each subject's place, and the total.
     pub const HALF_OPEN: u32 = SUBJECTS + 1;
     /// Numbers in use.

@@ -2,3 +2,4 @@
 
 mod sock_addr;
 mod tc;
+mod xdp;

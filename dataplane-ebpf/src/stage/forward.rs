@@ -14,7 +14,8 @@ use crate::{
 
 const TC_ACT_REDIRECT: i64 = 7;
 
-const LOOKUP_SUCCESS: i64 = 0;
+/// `BPF_FIB_LKUP_RET_SUCCESS`.
+pub const LOOKUP_SUCCESS: i64 = 0;
 const LOOKUP_NO_NEIGHBOUR: i64 = 7;
 /// `BPF_FIB_LOOKUP_SKIP_NEIGH`: leave hardware addresses alone.
 const LOOKUP_SKIP_NEIGHBOUR: u32 = 1 << 2;
@@ -52,7 +53,7 @@ pub fn target_at<F: Family>(ifindex: u32, addr: F::Addr) -> Option<&'static Subj
 /// Sends the packet by the route to its destination, past the host's stack.
 #[inline(never)]
 pub fn by_route<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, dst: &F::Addr) -> u32 {
-    let mut query = F::route_query(ctx.ifindex(), *dst, packet.proto);
+    let mut query = F::route_query(ctx.ifindex(), *dst, packet.proto, 0);
     let found = packet::fib_lookup(ctx, &mut query, LOOKUP_SKIP_NEIGHBOUR);
     if found != LOOKUP_SUCCESS && found != LOOKUP_NO_NEIGHBOUR {
         return DropReason::NoRoute as u32;
@@ -75,7 +76,7 @@ pub fn source_towards<F: Family, C: Ctx>(
     packet: &Packet<F::Addr>,
     dst: F::Addr,
 ) -> F::Addr {
-    let mut query = F::route_query(ctx.ifindex(), dst, packet.proto);
+    let mut query = F::route_query(ctx.ifindex(), dst, packet.proto, 0);
     let flags = LOOKUP_SKIP_NEIGHBOUR | LOOKUP_SOURCE;
     match packet::fib_lookup(ctx, &mut query, flags) {
         LOOKUP_SUCCESS | LOOKUP_NO_NEIGHBOUR => F::route_source(&query),

@@ -2,6 +2,7 @@
 
 pub mod conntrack;
 pub mod create;
+pub mod early;
 pub mod enter;
 pub mod forward;
 pub mod fragment;

@@ -4,15 +4,12 @@ use dataplane_common::{net::proto, verdict::DropReason};
 
 use crate::{
     family::{self, Family},
-    packet::{Ctx, PSEUDO_HEADER},
+    packet::{Ctx, PSEUDO_HEADER, ZERO_IS_NONE},
     stage::{
         conntrack::Tuple,
         parse::{Frag, Kind, Packet},
     },
 };
-
-/// `BPF_F_MARK_MANGLED_0`: a UDP checksum of 0 means that there is none, and stays.
-const ZERO_IS_NONE: u64 = 0x20;
 
 /// Offset of a transport checksum for protocols whose checksum covers addresses.
 #[inline(always)]

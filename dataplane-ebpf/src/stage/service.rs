@@ -31,7 +31,7 @@ static CLASSES: Array<ClassVal, { capacity::CLASSES as usize }> = Array::new();
 /// This CPU's draws: two walks that are independent of each other.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Draws {
+pub struct Draws {
     class: u32,
     backend: u32,
 }
@@ -106,6 +106,26 @@ pub fn is_backend_alive<F: Family>(entry: &CtVal<F::Addr>) -> bool {
     match element(F::backends(), entry.backend) {
         Some(backend) => backend.generation == entry.generation && backend.service_port != 0,
         None => false,
+    }
+}
+
+/// Where this CPU's walks stand.
+#[inline(always)]
+pub fn draws() -> Draws {
+    match local_element(&DRAWS, 0) {
+        Some(draws) => *draws,
+        None => Draws {
+            class: zero(),
+            backend: zero(),
+        },
+    }
+}
+
+/// Takes back draws: those after the given state.
+#[inline(always)]
+pub fn set_draws(state: Draws) {
+    if let Some(draws) = local_element(&DRAWS, 0) {
+        *draws = state;
     }
 }
 

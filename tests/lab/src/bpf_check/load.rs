@@ -63,6 +63,7 @@ fn load_program(program: &mut Program) -> Result<()> {
     let result: Result<(), ProgramError> = match program {
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
+        Program::Xdp(program) => program.load(),
         other => bail!(
             "its type {:?} is none that the agent attaches",
             other.prog_type()
