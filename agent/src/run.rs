@@ -150,8 +150,10 @@ fn report_adoption(dataplane: &Dataplane) {
 fn node(settings: &Settings) -> NodeConfig {
     NodeConfig {
         name: settings.node_name.as_str().into(),
-        addresses: Vec::new(),
         nodeport_addresses: settings.node_port_addresses.blocks.clone(),
+        nodeport_primary: settings.node_port_addresses.primary,
+        masquerade_all: settings.masquerade_all,
+        ..NodeConfig::default()
     }
 }
 

@@ -3,6 +3,7 @@
 //! `cargo run --release -p dataplane-model --example compile_time -- [SERVICES] [POLICIES] [PODS]`
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane_model::compile::compile;
@@ -61,7 +62,7 @@ fn cluster(services: usize, policies: usize, pods: usize) -> Snapshot {
     let node = NodeConfig {
         name: "node0".into(),
         addresses: vec![Ipv4Addr::new(192, 168, 0, 1).into()],
-        nodeport_addresses: Vec::new(),
+        ..NodeConfig::default()
     };
     let mut snapshot = Snapshot::new(node, []);
     let mut add = |object| snapshot.apply(Event::Apply(object));
@@ -156,8 +157,7 @@ fn slice(index: usize, pods: usize) -> EndpointSlice {
         ready: true,
         serving: true,
         terminating: false,
-        node: Some("node0".into()),
-        pod: Some(ObjectKey::new(namespace(pod), format!("pod{pod}"))),
+        place: Some(Arc::new(Place::on("node0"))),
     };
     EndpointSlice {
         key: ObjectKey::new(namespace(index), format!("svc{index}-x")),

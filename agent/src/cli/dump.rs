@@ -41,11 +41,13 @@ pub fn compile_folder(
 ) -> Result<Vec<String>> {
     let contents = manifests::read_once(folder)?;
     let mut converter = Converter::default();
+    let node_ports = config::node_ports(node_port_addresses)?;
     let mut snapshot = Snapshot::new(
         NodeConfig {
             name: node_name.into(),
-            addresses: Vec::new(),
-            nodeport_addresses: config::node_ports(node_port_addresses)?.blocks,
+            nodeport_addresses: node_ports.blocks,
+            nodeport_primary: node_ports.primary,
+            ..NodeConfig::default()
         },
         [],
     );

@@ -10,6 +10,7 @@ mod istio;
 mod nodes;
 mod policies;
 mod services;
+mod slices;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub struct Converter {
     members: BTreeMap<String, usize>,
     /// Namespaces in force, declared or implied by their objects.
     namespaces: BTreeSet<String>,
+    places: slices::Places,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,13 @@ impl Converter {
     /// Converts a known object's new version, and notes what is wrong with it.
     fn refresh(&mut self, key: &ObjectKey, object: &Object, events: &mut Vec<Event>) {
         let mut notes = Vec::new();
-        let outcome = convert(key, object, &self.destination_rules(key), &mut notes);
+        let outcome = convert(
+            key,
+            object,
+            &self.destination_rules(key),
+            &mut self.places,
+            &mut notes,
+        );
         let Some(known) = self.known.get_mut(key) else {
             return;
         };
@@ -250,6 +258,7 @@ fn convert(
     key: &ObjectKey,
     object: &Object,
     rules: &[(ObjectKey, Arc<Object>)],
+    places: &mut slices::Places,
     notes: &mut Vec<Note>,
 ) -> Outcome {
     let some = |object| Ok(Some(object));
@@ -263,9 +272,8 @@ fn convert(
         Object::Pod(pod) => nodes::pod(key, pod).map(|pod| Some(model::Object::Pod(pod))),
         Object::Service(service) => services::service(key, service, notes)
             .map(|service| service.map(model::Object::Service)),
-        Object::EndpointSlice(slice) => {
-            services::endpoint_slice(key, slice, notes).map(|slice| slice.map(model::Object::Slice))
-        }
+        Object::EndpointSlice(slice) => slices::endpoint_slice(key, slice, places, notes)
+            .map(|slice| slice.map(model::Object::Slice)),
         Object::NetworkPolicy(policy) => {
             let read = policies::policy(key, policy, notes);
             if !read.faults.is_empty() {

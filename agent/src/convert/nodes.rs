@@ -12,18 +12,39 @@ use crate::source::core::{self, Container};
 /// The label that the API server gives each namespace.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// The label of a node's zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// The taint of a node that the cluster's autoscaler is about to remove.
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// A node.
 pub fn node(key: &ObjectKey, node: &core::Node) -> Result<model::Node, Fault> {
-    let mut addresses = Vec::new();
+    let (mut internal, mut external) = (Vec::new(), Vec::new());
     for (index, address) in node.status.addresses.iter().enumerate() {
-        if matches!(address.r#type.as_str(), "InternalIP" | "ExternalIP") {
-            let field = format!("status.addresses[{index}].address");
-            addresses.push(fields::address(&field, &address.address)?);
-        }
+        let list = match address.r#type.as_str() {
+            "InternalIP" => &mut internal,
+            "ExternalIP" => &mut external,
+            _ => continue,
+        };
+        let field = format!("status.addresses[{index}].address");
+        list.push(fields::address(&field, &address.address)?);
     }
+    let metadata = &node.metadata;
+    let mut taints = node.spec.taints.iter();
     Ok(model::Node {
         name: key.name.as_str().into(),
-        addresses,
+        addresses: [&internal[..], &external].concat(),
+        internal_ips: if internal.is_empty() {
+            external
+        } else {
+            internal
+        },
+        zone: metadata
+            .labels
+            .get(ZONE_LABEL)
+            .map(|zone| zone.as_str().into()),
+        leaving: metadata.deletion_timestamp.is_some()
+            || taints.any(|taint| taint.key == TO_BE_DELETED_TAINT),
     })
 }
 

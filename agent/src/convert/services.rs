@@ -1,11 +1,12 @@
-//! Services and EndpointSlices.
+//! Services.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dataplane_model::snapshot::{
-    self as model, Endpoint, ServiceKind, ServicePort, SlicePort, TargetPort, TrafficPolicy,
+    self as model, OnRemoved, ServiceKind, ServicePort, TargetPort, TrafficPolicy,
 };
+use ipnet::IpNet;
 
 use super::fields::{self, Fault, Note, PortRef};
 use super::model_key;
@@ -14,10 +15,8 @@ use crate::source::core::{self, ServiceSpec};
 
 /// Label of Services that another proxy serves.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
-/// Label that names a slice's Service.
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Label of the slices of headless Services.
-const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+/// Annotation that says what becomes of TCP flows whose backend is removed.
+const ON_REMOVED_ANNOTATION: &str = "sluice.dev/on-backend-removed";
 /// Default and greatest time of ClientIP affinity, in seconds.
 const AFFINITY_SECS: [u32; 2] = [10_800, 86_400];
 
@@ -46,23 +45,29 @@ pub fn service(
             "the Service has no address",
         ));
     }
-    note_unsupported(spec, kind, notes);
+    let (lb_ips, source_ranges) = load_balancer(service, notes);
+    let external_policy = traffic_policy(
+        "spec.externalTrafficPolicy",
+        spec.external_traffic_policy.as_deref(),
+    )?;
     Ok(Some(model::Service {
         key: model_key(key),
         kind,
         selector: (!spec.selector.is_empty()).then(|| fields::labels(&spec.selector)),
         cluster_ips,
+        external_ips: external_ips(spec, notes),
+        lb_ips,
+        source_ranges,
+        health_check_node_port: health_check_node_port(spec, kind, external_policy, notes),
         ports,
         internal_policy: traffic_policy(
             "spec.internalTrafficPolicy",
             spec.internal_traffic_policy.as_deref(),
         )?,
-        external_policy: traffic_policy(
-            "spec.externalTrafficPolicy",
-            spec.external_traffic_policy.as_deref(),
-        )?,
+        external_policy,
         affinity_secs: affinity(spec)?,
         publish_not_ready: spec.publish_not_ready_addresses,
+        on_backend_removed: on_backend_removed(service, notes),
     }))
 }
 
@@ -227,118 +232,102 @@ fn affinity(spec: &ServiceSpec) -> Result<Option<u32>, Fault> {
         })
 }
 
-fn note_unsupported(spec: &ServiceSpec, kind: ServiceKind, notes: &mut Vec<Note>) {
-    if kind == ServiceKind::LoadBalancer {
-        notes.push(Note::new(
-            "spec.type",
-            "the addresses of load balancers are not served yet",
-            "it works as ClusterIP and NodePort",
-        ));
-    }
-    if !spec.external_ips.is_empty() {
-        notes.push(Note::unsupported("spec.externalIPs"));
-    }
-    if !spec.load_balancer_source_ranges.is_empty() {
-        notes.push(Note::unsupported("spec.loadBalancerSourceRanges"));
-    }
-    if spec.health_check_node_port != 0 {
-        notes.push(Note::unsupported("spec.healthCheckNodePort"));
-    }
-    if spec.traffic_distribution.is_some() {
-        notes.push(Note::unsupported("spec.trafficDistribution"));
-    }
-}
-
-/// An EndpointSlice; `None` if it belongs to no Service that is served.
-pub fn endpoint_slice(
-    key: &ObjectKey,
-    slice: &core::EndpointSlice,
-    notes: &mut Vec<Note>,
-) -> Result<Option<model::EndpointSlice>, Fault> {
-    let label = |name: &str| slice.metadata.labels.get(name);
-    if label(HEADLESS_LABEL).is_some() {
-        return Ok(None);
-    }
-    let Some(service) = label(SERVICE_NAME_LABEL).filter(|name| !name.is_empty()) else {
-        notes.push(Note::new(
-            format!("metadata.labels[{SERVICE_NAME_LABEL}]"),
-            "missing: it names the Service that the endpoints serve",
-            "the endpoints serve none",
-        ));
-        return Ok(None);
-    };
-    let ipv4 = match slice.address_type.as_str() {
-        "IPv4" => true,
-        "IPv6" => false,
-        "FQDN" => {
-            notes.push(Note::unsupported("addressType FQDN"));
-            return Ok(None);
-        }
-        other => {
-            return Err(Fault::new(
-                "addressType",
-                format!("{other:?} is not an address type: write IPv4 or IPv6"),
-            ));
+/// Addresses of the load balancer that packets reach unchanged, and who may use them.
+fn load_balancer(service: &core::Service, notes: &mut Vec<Note>) -> (Vec<IpAddr>, Vec<IpNet>) {
+    let ranges = service.spec.load_balancer_source_ranges.iter().enumerate();
+    let ranges = ranges.map(|(index, text)| source_range(index, text));
+    let ranges = match ranges.collect::<Result<_, Fault>>() {
+        Ok(ranges) => ranges,
+        Err(Fault { field, message }) => {
+            // Without a range that cannot be read, more clients could be let in than are meant.
+            let effect = "the addresses of the load balancer are not served";
+            notes.push(Note::new(field, message, effect));
+            return (Vec::new(), Vec::new());
         }
     };
-    let mut endpoints = Vec::new();
-    for (index, endpoint) in slice.endpoints.iter().enumerate() {
-        endpoints.push(self::endpoint(key, index, endpoint, ipv4)?);
-    }
-    Ok(Some(model::EndpointSlice {
-        key: model_key(key),
-        service: model::ObjectKey::new(key.namespace.as_str(), service.as_str()),
-        ports: slice_ports(slice)?,
-        endpoints,
-    }))
-}
-
-fn slice_ports(slice: &core::EndpointSlice) -> Result<Vec<SlicePort>, Fault> {
-    let mut ports = Vec::new();
-    for (index, port) in slice.ports.iter().enumerate() {
-        let field = format!("ports[{index}]");
-        let Some(number) = port.port else { continue };
-        ports.push(SlicePort {
-            name: port.name.as_deref().unwrap_or_default().into(),
-            protocol: fields::protocol(&format!("{field}.protocol"), port.protocol.as_deref())?,
-            port: fields::port(&format!("{field}.port"), number)?,
-        });
-    }
-    Ok(ports)
-}
-
-fn endpoint(
-    key: &ObjectKey,
-    index: usize,
-    endpoint: &core::Endpoint,
-    ipv4: bool,
-) -> Result<Endpoint, Fault> {
-    let field = format!("endpoints[{index}].addresses[0]");
-    let Some(text) = endpoint.addresses.first() else {
-        return Err(Fault::new(field, "missing: an endpoint needs an address"));
-    };
-    let address = fields::address(&field, text)?;
-    if address.is_ipv4() != ipv4 {
-        return Err(Fault::new(
+    let ingress = service.status.load_balancer.ingress.iter().enumerate();
+    let vips =
+        ingress.filter(|(_, ingress)| matches!(ingress.ip_mode.as_deref(), None | Some("VIP")));
+    let texts = vips.filter_map(|(index, ingress)| {
+        let field = format!("status.loadBalancer.ingress[{index}].ip");
+        Some((
             field,
+            ingress.ip.as_deref().filter(|text| !text.is_empty())?,
+        ))
+    });
+    (readable(texts, notes), ranges)
+}
+
+fn source_range(index: usize, text: &str) -> Result<IpNet, Fault> {
+    let range = text.trim().parse().map(|range: IpNet| range.trunc());
+    range.map_err(|_| {
+        Fault::new(
+            format!("spec.loadBalancerSourceRanges[{index}]"),
             format!(
-                "{text} is not of the slice's addressType: move it to a slice of its own family"
+                "{text:?} is not a block of addresses: write one like 10.0.0.0/24 or fd00::/64"
             ),
-        ));
-    }
-    let conditions = &endpoint.conditions;
-    let ready = conditions.ready.unwrap_or(true);
-    let target = endpoint.target_ref.as_ref();
-    let pod = target.filter(|target| target.kind.as_deref() == Some("Pod"));
-    Ok(Endpoint {
-        address,
-        ready,
-        serving: conditions.serving.unwrap_or(ready),
-        terminating: conditions.terminating.unwrap_or(false),
-        node: endpoint.node_name.as_deref().map(Into::into),
-        pod: pod.and_then(|target| {
-            let namespace = target.namespace.as_deref().unwrap_or(&key.namespace);
-            Some(model::ObjectKey::new(namespace, target.name.as_deref()?))
-        }),
+        )
     })
+}
+
+fn external_ips(spec: &ServiceSpec, notes: &mut Vec<Note>) -> Vec<IpAddr> {
+    let texts = spec.external_ips.iter().enumerate();
+    let texts = texts.map(|(index, text)| (format!("spec.externalIPs[{index}]"), text.as_str()));
+    readable(texts, notes)
+}
+
+/// The addresses that can be read; each once.
+fn readable<'a>(
+    texts: impl Iterator<Item = (String, &'a str)>,
+    notes: &mut Vec<Note>,
+) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for (field, text) in texts {
+        match fields::address(&field, text) {
+            Ok(address) if addresses.contains(&address) => {}
+            Ok(address) => addresses.push(address),
+            Err(Fault { field, message }) => {
+                notes.push(Note::new(field, message, "it is not served"));
+            }
+        }
+    }
+    addresses
+}
+
+/// The port of the health check, which only load balancers with an external policy of `Local` have.
+fn health_check_node_port(
+    spec: &ServiceSpec,
+    kind: ServiceKind,
+    policy: TrafficPolicy,
+    notes: &mut Vec<Note>,
+) -> Option<u16> {
+    let needs = kind == ServiceKind::LoadBalancer && policy == TrafficPolicy::Local;
+    if !needs || spec.health_check_node_port == 0 {
+        return None;
+    }
+    let port = fields::port("spec.healthCheckNodePort", spec.health_check_node_port);
+    port.map_err(|Fault { field, message }| {
+        notes.push(Note::new(field, message, "the health check is not served"));
+    })
+    .ok()
+}
+
+fn on_backend_removed(service: &core::Service, notes: &mut Vec<Note>) -> OnRemoved {
+    match service
+        .metadata
+        .annotations
+        .get(ON_REMOVED_ANNOTATION)
+        .map(String::as_str)
+    {
+        None | Some("drain") => OnRemoved::Drain,
+        Some("reset") => OnRemoved::Reset,
+        Some(other) => {
+            notes.push(Note::new(
+                format!("metadata.annotations[{ON_REMOVED_ANNOTATION}]"),
+                format!("{other:?} is unknown: write drain or reset"),
+                "connections to removed backends drain",
+            ));
+            OnRemoved::Drain
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod policies;
 mod routes;
+mod services;
 
 use std::path::Path;
 
@@ -113,22 +114,6 @@ fn what_the_api_server_would_choose_is_asked_for() {
     assert!(
         problems.contains("spec.ports[0].nodePort: missing"),
         "{problems}"
-    );
-}
-
-#[test]
-fn a_load_balancer_works_as_node_port() {
-    let world = World::of(&service_yaml(
-        "{type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{port: 80, nodePort: 30001}]}",
-    ));
-    assert_eq!(
-        world.snapshot.services[&key("s")].ports[0].node_port,
-        Some(30001)
-    );
-    assert!(
-        world
-            .problem()
-            .contains("it works as ClusterIP and NodePort")
     );
 }
 
@@ -274,8 +259,8 @@ fn slices_name_their_service() {
     };
     assert!(!first.ready && first.serving && first.terminating);
     assert_eq!(
-        (first.node.as_deref(), &first.pod),
-        (Some("n1"), &Some(key("p")))
+        (first.node().map(|node| &**node), second.node()),
+        (Some("n1"), None)
     );
     assert!(second.ready && second.serving && !second.terminating);
 }

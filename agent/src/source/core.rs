@@ -14,10 +14,29 @@ schema! {
     Node {
         /// `metadata`.
         metadata: ObjectMeta,
+        /// `spec`.
+        spec: NodeSpec,
         /// `status`.
         status: NodeStatus,
     }
-    unused { api_version, kind, spec }
+    unused { api_version, kind }
+
+    /// The `spec` of a Node.
+    NodeSpec {
+        /// Taints.
+        taints: Vec<Taint>,
+    }
+    unused {
+        config_source, #[serde(rename = "externalID")] external_id, #[serde(rename = "podCIDR")] pod_cidr,
+        #[serde(rename = "podCIDRs")] pod_cidrs, #[serde(rename = "providerID")] provider_id, unschedulable,
+    }
+
+    /// A taint of a Node.
+    Taint {
+        /// Its name.
+        key: String,
+    }
+    unused { effect, time_added, value }
 
     /// The `status` of a Node.
     NodeStatus {
@@ -139,8 +158,32 @@ schema! {
         metadata: ObjectMeta,
         /// `spec`.
         spec: ServiceSpec,
+        /// `status`.
+        status: ServiceStatus,
     }
-    unused { api_version, kind, status }
+    unused { api_version, kind }
+
+    /// The `status` of a Service.
+    ServiceStatus {
+        /// What its load balancer is.
+        load_balancer: LoadBalancerStatus,
+    }
+    unused { conditions }
+
+    /// The load balancer of a Service.
+    LoadBalancerStatus {
+        /// Where it takes connections.
+        ingress: Vec<LoadBalancerIngress>,
+    }
+
+    /// An address of a load balancer.
+    LoadBalancerIngress {
+        /// The address.
+        ip: Option<String>,
+        /// `VIP`, the default, or `Proxy`.
+        ip_mode: Option<String>,
+    }
+    unused { hostname, ports }
 
     /// The `spec` of a Service.
     ServiceSpec {
@@ -173,12 +216,11 @@ schema! {
         load_balancer_source_ranges: Vec<String>,
         /// Port of the health check.
         health_check_node_port: i64,
-        /// Preference for near endpoints.
-        traffic_distribution: Option<String>,
     }
     unused {
         allocate_load_balancer_node_ports, external_name, ip_families, ip_family_policy,
         load_balancer_class, #[serde(rename = "loadBalancerIP")] load_balancer_ip,
+        traffic_distribution,
     }
 
     /// Settings of affinity.
@@ -230,10 +272,24 @@ schema! {
         conditions: EndpointConditions,
         /// Its node.
         node_name: Option<String>,
-        /// What it is.
-        target_ref: Option<ObjectReference>,
+        /// For whom it is.
+        hints: EndpointHints,
     }
-    unused { deprecated_topology, hints, hostname, zone }
+    unused { deprecated_topology, hostname, target_ref, zone }
+
+    /// Clients that an endpoint is for.
+    EndpointHints {
+        /// Those in these zones.
+        for_zones: Vec<Hint>,
+        /// Those on these nodes.
+        for_nodes: Vec<Hint>,
+    }
+
+    /// A zone or node of a hint.
+    Hint {
+        /// Its name.
+        name: String,
+    }
 
     /// Conditions of an endpoint.
     EndpointConditions {
@@ -244,17 +300,6 @@ schema! {
         /// It goes.
         terminating: Option<bool>,
     }
-
-    /// A reference to an object.
-    ObjectReference {
-        /// The kind.
-        kind: Option<String>,
-        /// The namespace.
-        namespace: Option<String>,
-        /// The name.
-        name: Option<String>,
-    }
-    unused { api_version, field_path, resource_version, uid }
 
     /// A port of a slice.
     EndpointPort {

@@ -131,13 +131,15 @@ schema! {
         uid: Option<String>,
         /// Labels.
         labels: BTreeMap<String, String>,
+        /// Annotations.
+        annotations: BTreeMap<String, String>,
         /// When it was created (RFC 3339).
         creation_timestamp: Option<String>,
         /// When its deletion was asked for (RFC 3339).
         deletion_timestamp: Option<String>,
     }
     unused {
-        annotations, deletion_grace_period_seconds, finalizers, generate_name, generation,
+        deletion_grace_period_seconds, finalizers, generate_name, generation,
         managed_fields, owner_references, resource_version, self_link,
     }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::snapshot::{
-    EndpointSlice, ObjectKey, Pod, Service, ServicePort, Snapshot, TargetPort, Text, TrafficPolicy,
+    EndpointSlice, Labels, ObjectKey, Pod, Service, ServicePort, Snapshot, TargetPort, Text,
+    TrafficPolicy,
 };
 
 /// An endpoint of one Service port.
@@ -38,7 +39,7 @@ pub(super) struct Index<'a> {
     snapshot: &'a Snapshot,
     slices: HashMap<&'a ObjectKey, Vec<&'a EndpointSlice>>,
     by_label: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>,
-    by_ip: HashMap<IpAddr, &'a Pod>,
+    by_ip: HashMap<IpAddr, Vec<&'a Pod>>,
     /// Addresses behind this node's devices.
     local: HashSet<IpAddr>,
 }
@@ -69,7 +70,7 @@ impl<'a> Index<'a> {
                     .push(pod);
             }
             for &ip in &pod.ips {
-                index.by_ip.insert(ip, pod);
+                index.by_ip.entry(ip).or_default().push(pod);
             }
         }
         index
@@ -86,7 +87,8 @@ impl<'a> Index<'a> {
         match self.slices.get(&service.key) {
             Some(slices) => slices
                 .iter()
-                .for_each(|slice| self.add_slice(slice, port, &mut merged)),
+                .for_each(|slice| self.add_slice(service, slice, port, &mut merged)),
+            None if self.snapshot.node.slices_only => {}
             None => self.add_selected(service, port, &mut merged),
         }
         merged.into_values().collect()
@@ -100,25 +102,39 @@ impl<'a> Index<'a> {
         )
     }
 
-    fn add_slice(&self, slice: &'a EndpointSlice, port: &ServicePort, merged: &mut Merged<'a>) {
+    /// The pod that serves a Service at an address. Pods in their node's network share its address: the
+    /// Service's selector tells them apart.
+    fn pod_at(&self, service: &Service, address: IpAddr) -> Option<&'a Pod> {
+        let here = self.by_ip.get(&address).into_iter().flatten();
+        here.copied().find(|pod| match &service.selector {
+            Some(selector) => {
+                pod.key.namespace == service.key.namespace && is_selected(pod, selector)
+            }
+            None => true,
+        })
+    }
+
+    fn add_slice(
+        &self,
+        service: &Service,
+        slice: &'a EndpointSlice,
+        port: &ServicePort,
+        merged: &mut Merged<'a>,
+    ) {
         let matching = slice
             .ports
             .iter()
             .filter(|own| own.name == port.name && own.protocol == port.protocol);
         for own in matching {
             for endpoint in &slice.endpoints {
-                let pod = match &endpoint.pod {
-                    Some(key) => self.snapshot.pods.get(key),
-                    None => self.by_ip.get(&endpoint.address).copied(),
-                };
                 let target = Target {
                     addr: endpoint.address,
                     port: own.port,
                     ready: endpoint.ready,
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
-                    local: self.is_local(endpoint.node.as_ref(), endpoint.address),
-                    pod,
+                    local: self.is_local(endpoint.node(), endpoint.address),
+                    pod: self.pod_at(service, endpoint.address),
                 };
                 merge(merged, target);
             }
@@ -143,12 +159,7 @@ impl<'a> Index<'a> {
             .iter()
             .map(|(key, value)| self.labelled(&service.key.namespace, key, value));
         let fewest = candidates.min_by_key(|pods| pods.len()).unwrap_or(&[]);
-        let selected = |pod: &&&Pod| {
-            selector
-                .iter()
-                .all(|(key, value)| pod.labels.get(key) == Some(value))
-        };
-        for pod in fewest.iter().filter(selected) {
+        for pod in fewest.iter().filter(|pod| is_selected(pod, selector)) {
             let Some(number) = target_port(pod, port) else {
                 continue;
             };
@@ -166,6 +177,12 @@ impl<'a> Index<'a> {
             }
         }
     }
+}
+
+fn is_selected(pod: &Pod, selector: &Labels) -> bool {
+    selector
+        .iter()
+        .all(|(key, value)| pod.labels.get(key) == Some(value))
 }
 
 type Merged<'a> = BTreeMap<(IpAddr, u16), Target<'a>>;

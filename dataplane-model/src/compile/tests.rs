@@ -13,7 +13,7 @@ fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
     let node = NodeConfig {
         name: "here".into(),
         addresses: vec![ip("192.168.0.1")],
-        nodeport_addresses: Vec::new(),
+        ..NodeConfig::default()
     };
     let mut snapshot = Snapshot::new(node, []);
     objects

@@ -146,22 +146,23 @@ fn endpoints<'a>(
         {
             for endpoint in &slice.endpoints {
                 let lives_there = |pod: &&Pod| !pod.terminal && pod.ips.contains(&endpoint.address);
-                let pod = match &endpoint.pod {
-                    Some(key) => snapshot.pods.get(key),
-                    None => snapshot.pods.values().rfind(lives_there),
-                };
+                let pod = snapshot
+                    .pods
+                    .values()
+                    .filter(lives_there)
+                    .find(|pod| may_serve(service, pod));
                 found.push(Candidate {
                     at: (endpoint.address, own.port),
                     ready: endpoint.ready,
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
-                    local: endpoint.node.as_ref() == Some(&snapshot.node.name),
+                    local: endpoint.node() == Some(&snapshot.node.name),
                     pod,
                 });
             }
         }
     }
-    if slices.is_empty() {
+    if slices.is_empty() && !snapshot.node.slices_only {
         found = selected(snapshot, service, port);
     }
     // One address and port is one endpoint: rather one that stays than one that goes.
@@ -175,6 +176,16 @@ fn endpoints<'a>(
     });
     found.dedup_by_key(|candidate| candidate.at);
     found
+}
+
+/// The pod is one that the Service selects, or the Service has no selector.
+fn may_serve(service: &Service, pod: &Pod) -> bool {
+    service.selector.as_ref().is_none_or(|selector| {
+        pod.key.namespace == service.key.namespace
+            && selector
+                .iter()
+                .all(|(key, value)| pod.labels.get(key) == Some(value))
+    })
 }
 
 fn selected<'a>(

@@ -59,8 +59,7 @@ fn service(backends: &[u8]) -> [Object; 2] {
         ready: true,
         serving: true,
         terminating: false,
-        node: None,
-        pod: None,
+        place: None,
     };
     let slice = EndpointSlice {
         key: ObjectKey::new("shop", "web-x"),

@@ -1,6 +1,7 @@
 //! EndpointSlices.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{ObjectKey, Protocol, Text};
 
@@ -28,7 +29,8 @@ pub struct SlicePort {
     pub port: u16,
 }
 
-/// An endpoint of a slice.
+/// An endpoint of a slice. A cluster may have a million of them, so what many share is apart; the pod is
+/// the one that has the address.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     /// Its first address: the API lets consumers ignore the others.
@@ -39,8 +41,46 @@ pub struct Endpoint {
     pub serving: bool,
     /// Condition `terminating`; false if unset.
     pub terminating: bool,
+    /// Where it is, shared by the endpoints of which the same is said; `None` if nothing is.
+    pub place: Option<Arc<Place>>,
+}
+
+/// Where an endpoint is, and for whom.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Place {
     /// `nodeName`.
     pub node: Option<Text>,
-    /// The pod that `targetRef` names.
-    pub pod: Option<ObjectKey>,
+    /// `hints.forZones`: its clients are preferably in these zones.
+    pub zones: Box<[Text]>,
+    /// `hints.forNodes`: its clients are preferably on these nodes.
+    pub nodes: Box<[Text]>,
 }
+
+impl Place {
+    /// On a node, for everyone.
+    pub fn on(node: impl Into<Text>) -> Self {
+        Self {
+            node: Some(node.into()),
+            ..Self::default()
+        }
+    }
+}
+
+impl Endpoint {
+    /// `nodeName`.
+    pub fn node(&self) -> Option<&Text> {
+        self.place.as_ref()?.node.as_ref()
+    }
+
+    /// `hints.forZones`.
+    pub fn zones(&self) -> &[Text] {
+        self.place.as_ref().map_or(&[], |place| &place.zones)
+    }
+
+    /// `hints.forNodes`.
+    pub fn nodes(&self) -> &[Text] {
+        self.place.as_ref().map_or(&[], |place| &place.nodes)
+    }
+}
+
+const _: () = assert!(size_of::<Endpoint>() <= 32);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use dataplane_common::net::proto;
 
-pub use endpoints::{Endpoint, EndpointSlice, SlicePort};
+pub use endpoints::{Endpoint, EndpointSlice, Place, SlicePort};
 pub use event::{Event, Key, Kind, Object};
 pub use labels::{Labels, Operator, Requirement, Selector};
 pub use node::{Interface, Namespace, Node, NodeConfig};
@@ -30,7 +30,7 @@ pub use route::{
     MAX_ROUTE_CLASSES, Route, RouteClass, RouteKind, RouteParent, RouteRule, RouteTarget,
     TooManyClasses,
 };
-pub use service::{Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy};
+pub use service::{OnRemoved, Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy};
 
 /// A shared, immutable string.
 pub type Text = Arc<str>;
@@ -105,7 +105,7 @@ impl fmt::Display for Protocol {
 pub struct Snapshot {
     /// This node.
     pub node: NodeConfig,
-    /// Nodes by name; this one's own entry is ignored in favour of `node`.
+    /// Nodes by name; for addresses, this one's own entry is ignored in favour of `node`.
     pub nodes: BTreeMap<Text, Node>,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<Text, Labels>,
@@ -113,7 +113,8 @@ pub struct Snapshot {
     pub pods: BTreeMap<ObjectKey, Pod>,
     /// Services.
     pub services: BTreeMap<ObjectKey, Service>,
-    /// EndpointSlices. A Service that has one is served by its slices alone.
+    /// EndpointSlices. A Service that has one is served by its slices alone; see
+    /// [`NodeConfig::slices_only`].
     pub slices: BTreeMap<ObjectKey, EndpointSlice>,
     /// NetworkPolicies.
     pub policies: BTreeMap<ObjectKey, NetworkPolicy>,
@@ -161,11 +162,15 @@ impl Snapshot {
     fn insert(&mut self, object: Object) -> bool {
         match object {
             Object::Config(config) => {
-                let changed = self.node != config;
-                self.node = config;
+                let before = std::mem::replace(&mut self.node, config);
+                self.follow_own_node();
+                self.node != before
+            }
+            Object::Node(node) => {
+                let changed = put(&mut self.nodes, node.name.clone(), node);
+                self.follow_own_node();
                 changed
             }
-            Object::Node(node) => put(&mut self.nodes, node.name.clone(), node),
             Object::Namespace(ns) => put(&mut self.namespaces, ns.name, ns.labels),
             Object::Pod(pod) => put(&mut self.pods, pod.key.clone(), pod),
             Object::Service(service) => put(&mut self.services, service.key.clone(), service),
@@ -178,7 +183,11 @@ impl Snapshot {
 
     fn remove(&mut self, key: &Key) -> bool {
         match key {
-            Key::Node(name) => self.nodes.remove(name).is_some(),
+            Key::Node(name) => {
+                let known = self.nodes.remove(name).is_some();
+                self.follow_own_node();
+                known
+            }
             Key::Namespace(name) => self.namespaces.remove(name).is_some(),
             Key::Pod(key) => self.pods.remove(key).is_some(),
             Key::Service(key) => self.services.remove(key).is_some(),
@@ -187,6 +196,15 @@ impl Snapshot {
             Key::Route(kind, key) => self.routes.remove(&(*kind, key.clone())).is_some(),
             Key::Interface(ifindex) => self.interfaces.remove(ifindex).is_some(),
         }
+    }
+}
+
+impl Snapshot {
+    /// Takes over what this node's own object says of it.
+    fn follow_own_node(&mut self) {
+        let own = self.nodes.get(&self.node.name);
+        self.node.zone = own.and_then(|own| own.zone.clone());
+        self.node.internal_ips = own.map(|own| own.internal_ips.clone()).unwrap_or_default();
     }
 }
 
@@ -227,5 +245,34 @@ mod tests {
         assert!(snapshot.apply(Event::Delete(Key::Namespace("a".into()))));
         assert!(!snapshot.apply(Event::Delete(Key::Namespace("a".into()))));
         assert_eq!(snapshot, Snapshot::default());
+    }
+
+    #[test]
+    fn what_a_nodes_own_object_says_does_not_depend_on_what_came_first() {
+        let config = || {
+            Event::Apply(Object::Config(NodeConfig {
+                name: "here".into(),
+                ..NodeConfig::default()
+            }))
+        };
+        let node = |name: &str| {
+            Event::Apply(Object::Node(Node {
+                name: name.into(),
+                zone: Some("z".into()),
+                internal_ips: vec![[192, 0, 2, 1].into()],
+                ..Node::default()
+            }))
+        };
+        let (mut first, mut last) = (Snapshot::default(), Snapshot::default());
+        assert!(first.apply(node("here")) && first.apply(config()));
+        assert!(last.apply(config()) && last.apply(node("here")));
+        assert_eq!(first, last);
+        assert_eq!(first.node.zone.as_deref(), Some("z"));
+        assert!(!first.apply(config()), "nothing new");
+        assert!(first.apply(node("there")) && first.apply(Event::Delete(Key::Node("here".into()))));
+        assert_eq!(
+            (&first.node.zone, first.node.internal_ips.len()),
+            (&None, 0)
+        );
     }
 }

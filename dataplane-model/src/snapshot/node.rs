@@ -13,28 +13,59 @@ pub struct NodeConfig {
     pub name: Text,
     /// All addresses of its network namespace.
     pub addresses: Vec<IpAddr>,
-    /// Prefixes of those addresses that serve NodePorts; none: all addresses do.
+    /// Prefixes of those addresses that serve NodePorts; in a family without any, all addresses do.
     pub nodeport_addresses: Vec<IpNet>,
+    /// NodePorts are served on the first address of each family in `internal_ips` alone.
+    pub nodeport_primary: bool,
+    /// Clients of cluster IPs are masqueraded, wherever their backend is.
+    pub masquerade_all: bool,
+    /// Endpoints come from slices alone: a Service without any has none. Otherwise its selector
+    /// finds them, as Kubernetes' controller would.
+    pub slices_only: bool,
+    /// Its zone. Like `internal_ips` it is what its own [`Node`] says: [`super::Snapshot`] keeps it so.
+    pub zone: Option<Text>,
+    /// Its addresses as its own [`Node`] gives them.
+    pub internal_ips: Vec<IpAddr>,
 }
 
 impl NodeConfig {
     /// The addresses that NodePorts are served on.
     pub fn nodeport_ips(&self) -> impl Iterator<Item = IpAddr> {
-        let prefixes = &self.nodeport_addresses;
-        let serves = move |ip: &IpAddr| {
-            prefixes.is_empty() || prefixes.iter().any(|prefix| prefix.contains(ip))
+        let serves = |ip: &&IpAddr| match self.nodeport_primary {
+            true => self.is_primary(**ip),
+            false => self.is_in_nodeport_prefixes(**ip),
         };
-        self.addresses.iter().copied().filter(serves)
+        self.addresses.iter().filter(serves).copied()
+    }
+
+    fn is_primary(&self, ip: IpAddr) -> bool {
+        let mut of_family = self.internal_ips.iter();
+        of_family.find(|own| own.is_ipv4() == ip.is_ipv4()) == Some(&ip)
+    }
+
+    fn is_in_nodeport_prefixes(&self, ip: IpAddr) -> bool {
+        let prefixes = self.nodeport_addresses.iter();
+        let mut of_family = prefixes
+            .filter(|prefix| prefix.addr().is_ipv4() == ip.is_ipv4())
+            .peekable();
+        of_family.peek().is_none() || of_family.any(|prefix| prefix.contains(&ip))
     }
 }
 
 /// A node of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Node {
     /// Its name.
     pub name: Text,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Those of type `InternalIP`; if it has none, those of type `ExternalIP`.
+    pub internal_ips: Vec<IpAddr>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<Text>,
+    /// It is about to go: it has a deletion timestamp, or the taint
+    /// `ToBeDeletedByClusterAutoscaler`.
+    pub leaving: bool,
 }
 
 /// A namespace.
@@ -61,4 +92,61 @@ pub struct Interface {
     pub redirect_ok: bool,
     /// The device was attached after the pod had started.
     pub late: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        let parsed = texts.iter().map(|text| text.parse().expect("an address"));
+        parsed.collect()
+    }
+
+    fn serving(node: &NodeConfig) -> Vec<IpAddr> {
+        node.nodeport_ips().collect()
+    }
+
+    fn node() -> NodeConfig {
+        NodeConfig {
+            addresses: ips(&[
+                "192.0.2.1",
+                "192.0.2.2",
+                "10.0.0.1",
+                "2001:db8::1",
+                "2001:db8::2",
+            ]),
+            internal_ips: ips(&["192.0.2.2", "192.0.2.1", "2001:db8::2"]),
+            ..NodeConfig::default()
+        }
+    }
+
+    #[test]
+    fn without_prefixes_all_addresses_serve_node_ports() {
+        assert_eq!(serving(&node()), node().addresses);
+    }
+
+    #[test]
+    fn prefixes_of_one_family_leave_the_other_open() {
+        let node = NodeConfig {
+            nodeport_addresses: vec!["192.0.2.0/24".parse().expect("a prefix")],
+            ..node()
+        };
+        let expected = ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"]);
+        assert_eq!(serving(&node), expected);
+    }
+
+    #[test]
+    fn the_primary_address_is_the_first_of_its_family() {
+        let node = NodeConfig {
+            nodeport_primary: true,
+            ..node()
+        };
+        assert_eq!(serving(&node), ips(&["192.0.2.2", "2001:db8::2"]));
+        let gone = NodeConfig {
+            addresses: ips(&["192.0.2.1", "2001:db8::2"]),
+            ..node
+        };
+        assert_eq!(serving(&gone), ips(&["2001:db8::2"]));
+    }
 }

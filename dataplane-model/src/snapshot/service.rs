@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{Labels, ObjectKey, Protocol, Text};
 
 /// A Service.
@@ -15,6 +17,15 @@ pub struct Service {
     pub selector: Option<Labels>,
     /// `spec.clusterIPs`; empty for a headless Service.
     pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// Addresses of `status.loadBalancer.ingress` whose `ipMode` is `VIP` or unset.
+    pub lb_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`, without host bits: who may use `lb_ips`. A family without a
+    /// range is open.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.healthCheckNodePort` of a load balancer whose external policy is `Local`.
+    pub health_check_node_port: Option<u16>,
     /// Ports.
     pub ports: Vec<ServicePort>,
     /// `spec.internalTrafficPolicy`: for clients in the cluster, on the cluster IP.
@@ -25,6 +36,18 @@ pub struct Service {
     pub affinity_secs: Option<u32>,
     /// Endpoints count as ready whatever their pods say.
     pub publish_not_ready: bool,
+    /// Annotation `sluice.dev/on-backend-removed`.
+    pub on_backend_removed: OnRemoved,
+}
+
+/// What becomes of the TCP flows of a backend that is removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnRemoved {
+    /// They go on until their ends close them.
+    #[default]
+    Drain,
+    /// They are reset.
+    Reset,
 }
 
 /// Types of Services.
@@ -83,11 +106,16 @@ impl Service {
             kind: ServiceKind::default(),
             selector: None,
             cluster_ips: Vec::new(),
+            external_ips: Vec::new(),
+            lb_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            health_check_node_port: None,
             ports: Vec::new(),
             internal_policy: TrafficPolicy::default(),
             external_policy: TrafficPolicy::default(),
             affinity_secs: None,
             publish_not_ready: false,
+            on_backend_removed: OnRemoved::default(),
         }
     }
 

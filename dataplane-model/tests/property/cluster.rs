@@ -21,7 +21,7 @@ pub fn node() -> NodeConfig {
     NodeConfig {
         name: THIS_NODE.into(),
         addresses: vec![ip("192.168.0.1"), ip("fd99::1")],
-        nodeport_addresses: Vec::new(),
+        ..NodeConfig::default()
     }
 }
 
@@ -87,6 +87,7 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
     let node = Object::Node(Node {
         name: OTHER_NODE.into(),
         addresses: vec![ip("192.168.0.2")],
+        ..Node::default()
     });
     (namespaces, pods, policies, services)
         .prop_map(move |(a, b, c, d)| distinct([a, b, c, d, vec![node.clone()]].concat()))

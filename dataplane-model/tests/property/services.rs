@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use dataplane_common::abi::scope;
 use dataplane_model::compile::compile;
@@ -138,8 +139,7 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
             ready: ready && !terminating,
             serving: serving || (ready && !terminating),
             terminating,
-            node: Some(if here { THIS_NODE } else { "there" }.into()),
-            pod: (pod % 3 > 0).then(|| ObjectKey::new("a", format!("p{pod}"))),
+            place: Some(Arc::new(Place::on(if here { THIS_NODE } else { "there" }))),
         },
     );
     let port =

@@ -211,6 +211,7 @@ fn addresses_are_told_apart() {
     let node = Object::Node(Node {
         name: "there".into(),
         addresses: vec![ip("192.168.0.2")],
+        ..Node::default()
     });
     let desired = compiled(shop([]).into_iter().chain([node]));
     let of = |address| {

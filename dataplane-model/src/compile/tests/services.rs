@@ -250,8 +250,7 @@ fn slices_replace_the_selector() {
         ready: true,
         serving: true,
         terminating: false,
-        node: None,
-        pod: None,
+        place: None,
     };
     let slice = EndpointSlice {
         key: ObjectKey::new("shop", "web-x"),

@@ -1,0 +1,154 @@
+//! EndpointSlices.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use dataplane_model::snapshot::{self as model, Endpoint, Place, SlicePort, Text};
+
+use super::fields::{self, Fault, Note};
+use super::model_key;
+use crate::source::ObjectKey;
+use crate::source::core;
+
+/// Label that names a slice's Service.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Label of the slices of headless Services.
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
+/// Places of endpoints, each kept once.
+#[derive(Debug, Default)]
+pub struct Places {
+    known: HashSet<Arc<Place>>,
+    /// Look for places that nobody uses when there are this many.
+    tidy_at: usize,
+}
+
+impl Places {
+    /// The place that an endpoint names; `None` if it says nothing.
+    fn of(&mut self, endpoint: &core::Endpoint) -> Option<Arc<Place>> {
+        let names =
+            |hints: &[core::Hint]| hints.iter().map(|hint| Text::from(&*hint.name)).collect();
+        let place = Place {
+            node: endpoint.node_name.as_deref().map(Into::into),
+            zones: names(&endpoint.hints.for_zones),
+            nodes: names(&endpoint.hints.for_nodes),
+        };
+        if place == Place::default() {
+            return None;
+        }
+        if let Some(known) = self.known.get(&place) {
+            return Some(Arc::clone(known));
+        }
+        if self.known.len() >= self.tidy_at {
+            self.known.retain(|place| Arc::strong_count(place) > 1);
+            self.tidy_at = (self.known.len() * 2).max(64);
+        }
+        let place = Arc::new(place);
+        self.known.insert(Arc::clone(&place));
+        Some(place)
+    }
+}
+
+/// An EndpointSlice; `None` if it belongs to no Service that is served.
+pub fn endpoint_slice(
+    key: &ObjectKey,
+    slice: &core::EndpointSlice,
+    places: &mut Places,
+    notes: &mut Vec<Note>,
+) -> Result<Option<model::EndpointSlice>, Fault> {
+    let label = |name: &str| slice.metadata.labels.get(name);
+    if label(HEADLESS_LABEL).is_some() {
+        return Ok(None);
+    }
+    let Some(service) = label(SERVICE_NAME_LABEL).filter(|name| !name.is_empty()) else {
+        notes.push(Note::new(
+            format!("metadata.labels[{SERVICE_NAME_LABEL}]"),
+            "missing: it names the Service that the endpoints serve",
+            "the endpoints serve none",
+        ));
+        return Ok(None);
+    };
+    let ipv4 = match slice.address_type.as_str() {
+        "IPv4" => true,
+        "IPv6" => false,
+        "FQDN" => {
+            notes.push(Note::unsupported("addressType FQDN"));
+            return Ok(None);
+        }
+        other => {
+            return Err(Fault::new(
+                "addressType",
+                format!("{other:?} is not an address type: write IPv4 or IPv6"),
+            ));
+        }
+    };
+    let mut endpoints = Vec::with_capacity(slice.endpoints.len());
+    for (index, endpoint) in slice.endpoints.iter().enumerate() {
+        match self::endpoint(index, endpoint, ipv4, places) {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(Fault { field, message }) => {
+                notes.push(Note::new(field, message, "the other endpoints serve"));
+            }
+        }
+    }
+    Ok(Some(model::EndpointSlice {
+        key: model_key(key),
+        service: model::ObjectKey::new(key.namespace.as_str(), service.as_str()),
+        ports: slice_ports(slice, notes),
+        endpoints,
+    }))
+}
+
+/// The ports that have a number: without one, a port cannot be forwarded to.
+fn slice_ports(slice: &core::EndpointSlice, notes: &mut Vec<Note>) -> Vec<SlicePort> {
+    let mut ports = Vec::with_capacity(slice.ports.len());
+    for (index, port) in slice.ports.iter().enumerate() {
+        match slice_port(&format!("ports[{index}]"), port) {
+            Ok(port) => ports.extend(port),
+            Err(Fault { field, message }) => {
+                notes.push(Note::new(field, message, "the other ports are served"));
+            }
+        }
+    }
+    ports
+}
+
+fn slice_port(field: &str, port: &core::EndpointPort) -> Result<Option<SlicePort>, Fault> {
+    let Some(number) = port.port.filter(|&number| number != 0) else {
+        return Ok(None);
+    };
+    Ok(Some(SlicePort {
+        name: port.name.as_deref().unwrap_or_default().into(),
+        protocol: fields::protocol(&format!("{field}.protocol"), port.protocol.as_deref())?,
+        port: fields::port(&format!("{field}.port"), number)?,
+    }))
+}
+
+fn endpoint(
+    index: usize,
+    endpoint: &core::Endpoint,
+    ipv4: bool,
+    places: &mut Places,
+) -> Result<Endpoint, Fault> {
+    let field = || format!("endpoints[{index}].addresses[0]");
+    let Some(text) = endpoint.addresses.first() else {
+        return Err(Fault::new(field(), "missing: an endpoint needs an address"));
+    };
+    let address = fields::address(&field(), text)?;
+    if address.is_ipv4() != ipv4 {
+        return Err(Fault::new(
+            field(),
+            format!(
+                "{text} is not of the slice's addressType: move it to a slice of its own family"
+            ),
+        ));
+    }
+    let conditions = &endpoint.conditions;
+    Ok(Endpoint {
+        address,
+        ready: conditions.ready.unwrap_or(true),
+        serving: conditions.serving.unwrap_or(true),
+        terminating: conditions.terminating.unwrap_or(false),
+        place: places.of(endpoint),
+    })
+}
