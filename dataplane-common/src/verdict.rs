@@ -95,6 +95,12 @@ drop_reasons! {
     OutsideSpoofed = 22, "outside-spoofed";
     /// An internal limit that is never met; counted in case it is.
     Internal = 23, "internal";
+    /// The client is outside the Service's source ranges.
+    SourceRange = 24, "source-range";
+    /// The address is a Service's, and it does not answer to this.
+    NoFrontend = 25, "no-frontend";
+    /// The connection's backend is gone, and its Service asks for a reset.
+    BackendRemoved = 26, "backend-removed";
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ type SockRev<A> = LruHashMap<SockRevKey<A>, SockRevVal<A>, { capacity::SOCK_REV 
 type Fragments<A> = LruHashMap<FragKey<A>, FragVal, { capacity::FRAGMENTS as usize }>;
 type Identities<A> = HashMap<A, IdentityVal, { capacity::IDENTITIES as usize }>;
 type Cidrs<A> = Trie<A, CidrVal, { capacity::CIDRS as usize }>;
+type SourceRanges<A> = Trie<A, u32, { capacity::SOURCE_RANGES as usize }>;
 type Work<A> = PerCpuArray<Scratch<A>, 1>;
 
 /// An address family: its header, and its maps.
@@ -61,6 +62,8 @@ pub trait Family: Copy + 'static {
     fn identities() -> &'static Identities<Self::Addr>;
     /// Policy prefixes.
     fn cidrs() -> &'static Cidrs<Self::Addr>;
+    /// Whom source sets allow.
+    fn source_ranges() -> &'static SourceRanges<Self::Addr>;
     /// Room for building entries, off the stack.
     fn scratch() -> Option<&'static mut Scratch<Self::Addr>>;
 
@@ -116,6 +119,7 @@ family_maps! { Addr4,
     fragments "frags4" FRAGMENTS4: Fragments<Addr4>;
     identities "identity4" IDENTITIES4: Identities<Addr4>;
     cidrs "cidr4" CIDRS4: Cidrs<Addr4>;
+    source_ranges "source_ranges4" SOURCE_RANGES4: SourceRanges<Addr4>;
     scratch "scratch4" SCRATCH4: Work<Addr4>;
 }
 
@@ -128,6 +132,7 @@ family_maps! { Addr6,
     fragments "frags6" FRAGMENTS6: Fragments<Addr6>;
     identities "identity6" IDENTITIES6: Identities<Addr6>;
     cidrs "cidr6" CIDRS6: Cidrs<Addr6>;
+    source_ranges "source_ranges6" SOURCE_RANGES6: SourceRanges<Addr6>;
     scratch "scratch6" SCRATCH6: Work<Addr6>;
 }
 
@@ -175,6 +180,7 @@ impl Family for V4 {
         fragments: Fragments = FRAGMENTS4,
         identities: Identities = IDENTITIES4,
         cidrs: Cidrs = CIDRS4,
+        source_ranges: SourceRanges = SOURCE_RANGES4,
     );
 
     #[inline(always)]
@@ -308,6 +314,7 @@ impl Family for V6 {
         fragments: Fragments = FRAGMENTS6,
         identities: Identities = IDENTITIES6,
         cidrs: Cidrs = CIDRS6,
+        source_ranges: SourceRanges = SOURCE_RANGES6,
     );
 
     #[inline(always)]

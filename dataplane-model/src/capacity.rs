@@ -19,6 +19,8 @@ pub struct Capacities {
     pub identities: u32,
     /// Prefixes of one family.
     pub cidrs: u32,
+    /// Source ranges of one family.
+    pub source_ranges: u32,
     /// Places for pods of this node; a power of two.
     pub subjects: u32,
     /// Pods of this node whose place is taken.
@@ -43,6 +45,7 @@ impl Default for Capacities {
             classes: capacity::CLASSES,
             identities: capacity::IDENTITIES,
             cidrs: capacity::CIDRS,
+            source_ranges: capacity::SOURCE_RANGES,
             subjects: capacity::SUBJECTS,
             subjects_overflow: capacity::SUBJECTS_OVERFLOW,
             rulesets: capacity::RULESETS,
@@ -63,6 +66,7 @@ impl Capacities {
             MapId::Classes => self.classes,
             MapId::Identities4 | MapId::Identities6 => self.identities,
             MapId::Cidrs4 | MapId::Cidrs6 => self.cidrs,
+            MapId::SourceRanges4 | MapId::SourceRanges6 => self.source_ranges,
             MapId::Subjects => self.subjects,
             MapId::SubjectsOverflow => self.subjects_overflow,
             MapId::Rulesets => self.rulesets,

@@ -45,11 +45,13 @@ pub enum IdKind {
     PortSpan = 10,
     /// A set of CIDRs.
     CidrSet = 11,
+    /// A set of source ranges.
+    SourceSet = 12,
 }
 
 impl IdKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Frontend,
         Self::ServicePort,
         Self::Backend4,
@@ -61,6 +63,7 @@ impl IdKind {
         Self::Ruleset,
         Self::PortSpan,
         Self::CidrSet,
+        Self::SourceSet,
     ];
 
     /// The array whose places the numbers are, if they are.
@@ -72,9 +75,12 @@ impl IdKind {
             Self::ClassBlock => Some(MapId::Classes),
             Self::Ruleset => Some(MapId::Rulesets),
             Self::PortSpan => Some(MapId::PortBounds),
-            Self::Frontend | Self::ServicePort | Self::Identity | Self::Rule | Self::CidrSet => {
-                None
-            }
+            Self::Frontend
+            | Self::ServicePort
+            | Self::Identity
+            | Self::Rule
+            | Self::CidrSet
+            | Self::SourceSet => None,
         }
     }
 

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use dataplane_common::abi::{
     Abi, Addr4, Addr6, Address, BackendVal, CidrKey, CidrVal, ClassVal, IdKey, IdVal, IdentityVal,
-    PortBound, RowKey, RowVal, RulesetVal, ServiceKey, ServiceVal, SlotVal, Subject, name,
+    PortBound, RowKey, RowVal, RulesetVal, ServiceKey, ServiceVal, SlotVal, SourceRangeKey,
+    Subject, name,
 };
 
 /// A map that the model writes.
@@ -33,6 +34,10 @@ pub enum MapId {
     Cidrs4,
     /// Prefixes of policies, IPv6.
     Cidrs6,
+    /// Source ranges of frontends, IPv4.
+    SourceRanges4,
+    /// Source ranges of frontends, IPv6.
+    SourceRanges6,
     /// Pods of this node, by place.
     Subjects,
     /// Pods of this node whose place is taken, by ifindex.
@@ -51,7 +56,7 @@ pub enum MapId {
 
 impl MapId {
     /// All maps.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Services4,
         Self::Services6,
         Self::Slots,
@@ -62,6 +67,8 @@ impl MapId {
         Self::Identities6,
         Self::Cidrs4,
         Self::Cidrs6,
+        Self::SourceRanges4,
+        Self::SourceRanges6,
         Self::Subjects,
         Self::SubjectsOverflow,
         Self::Rulesets,
@@ -84,6 +91,8 @@ impl MapId {
             Self::Identities6 => name::IDENTITIES[1],
             Self::Cidrs4 => name::CIDRS[0],
             Self::Cidrs6 => name::CIDRS[1],
+            Self::SourceRanges4 => name::SOURCE_RANGES[0],
+            Self::SourceRanges6 => name::SOURCE_RANGES[1],
             Self::Subjects => name::SUBJECTS,
             Self::SubjectsOverflow => name::SUBJECTS_OVERFLOW,
             Self::Rulesets => name::RULESETS,
@@ -121,6 +130,8 @@ impl MapId {
             | Self::Identities6
             | Self::Cidrs4
             | Self::Cidrs6
+            | Self::SourceRanges4
+            | Self::SourceRanges6
             | Self::SubjectsOverflow
             | Self::Rows
             | Self::Ids => false,
@@ -142,6 +153,8 @@ impl MapId {
             Self::Identities6 => of::<Addr6, IdentityVal>(),
             Self::Cidrs4 => of::<CidrKey<Addr4>, CidrVal>(),
             Self::Cidrs6 => of::<CidrKey<Addr6>, CidrVal>(),
+            Self::SourceRanges4 => of::<SourceRangeKey<Addr4>, u32>(),
+            Self::SourceRanges6 => of::<SourceRangeKey<Addr6>, u32>(),
             Self::Subjects | Self::SubjectsOverflow => of::<u32, Subject>(),
             Self::Rulesets => of::<u32, RulesetVal>(),
             Self::PortBounds => of::<u32, PortBound>(),
@@ -188,6 +201,8 @@ pub struct FamilyTables<A: Ord> {
     pub identities: BTreeMap<A, IdentityVal>,
     /// Prefixes of policies.
     pub cidrs: BTreeMap<CidrKey<A>, CidrVal>,
+    /// Whom source sets allow: every value is 1.
+    pub source_ranges: BTreeMap<SourceRangeKey<A>, u32>,
 }
 
 /// An address family and its tables.
@@ -202,6 +217,8 @@ pub trait Family: Address + Hash + Debug + Default {
     const IDENTITIES: MapId;
     /// The map of prefixes.
     const CIDRS: MapId;
+    /// The map of source ranges.
+    const SOURCE_RANGES: MapId;
 
     /// The address, if it is of this family.
     fn from_ip(ip: IpAddr) -> Option<Self>;
@@ -221,6 +238,7 @@ impl Family for Addr4 {
     const BACKENDS: MapId = MapId::Backends4;
     const IDENTITIES: MapId = MapId::Identities4;
     const CIDRS: MapId = MapId::Cidrs4;
+    const SOURCE_RANGES: MapId = MapId::SourceRanges4;
 
     fn from_ip(ip: IpAddr) -> Option<Self> {
         match ip {
@@ -253,6 +271,7 @@ impl Family for Addr6 {
     const BACKENDS: MapId = MapId::Backends6;
     const IDENTITIES: MapId = MapId::Identities6;
     const CIDRS: MapId = MapId::Cidrs6;
+    const SOURCE_RANGES: MapId = MapId::SourceRanges6;
 
     fn from_ip(ip: IpAddr) -> Option<Self> {
         match ip {
@@ -317,7 +336,9 @@ macro_rules! with_table {
             MapId::Identities4 => $call!(v4.identities),
             MapId::Identities6 => $call!(v6.identities),
             MapId::Cidrs4 => $call!(v4.cidrs),
+            MapId::SourceRanges4 => $call!(v4.source_ranges),
             MapId::Cidrs6 => $call!(v6.cidrs),
+            MapId::SourceRanges6 => $call!(v6.source_ranges),
             MapId::Subjects => $call!(subjects),
             MapId::SubjectsOverflow => $call!(subjects_overflow),
             MapId::Rulesets => $call!(rulesets),

@@ -102,6 +102,7 @@ impl Kernel {
             (&name::FRAGMENTS, 1_024),
             (&name::IDENTITIES, 1_024),
             (&name::CIDRS, 1_024),
+            (&name::SOURCE_RANGES, 1_024),
             (
                 &[
                     name::SLOTS,
@@ -231,6 +232,7 @@ impl Kernel {
             name::FRAGMENTS,
             name::IDENTITIES,
             name::CIDRS,
+            name::SOURCE_RANGES,
         ];
         for map in pairs
             .as_flattened()

@@ -28,6 +28,8 @@ pub struct Service {
     pub flags: u16,
     /// Seconds of client affinity.
     pub affinity: u32,
+    /// The set of source ranges that clients must be in; 0 for none.
+    pub source_set: u32,
 }
 
 impl Service {
@@ -41,6 +43,7 @@ impl Service {
             classes: vec![],
             flags: 0,
             affinity: 0,
+            source_set: 0,
         }
     }
 }
@@ -68,17 +71,17 @@ impl World {
             .chain(&service.backends);
         let all: Vec<End> = all.copied().collect();
         self.drop_backends(number, &all);
-        let (base, count, local) = self.block(number, &service.backends);
+        let (base, count) = self.block(number, &service.backends);
         let class_base = self.known.classes;
         let weights: Vec<u32> = service.classes.iter().map(|(weight, _)| *weight).collect();
         let limits = thresholds::<16>(&weights).unwrap_or_default();
         for ((_, ends), threshold) in service.classes.iter().zip(limits) {
-            let (base, count, local) = self.block(number, ends);
+            let (base, count) = self.block(number, ends);
             let class = ClassVal {
                 threshold,
                 base,
                 count,
-                local,
+                reserved: 0,
             };
             let at = self.known.classes;
             self.known.classes += 1;
@@ -90,11 +93,11 @@ impl World {
             base,
             class_base,
             affinity_secs: service.affinity,
-            generation: 0,
+            source_set: service.source_set,
             count,
-            local,
             classes: service.classes.len() as u16,
             flags: service.flags,
+            reserved: 0,
         };
         let (port, proto, scope) = (Port::new(service.at.1), service.proto, service.scope);
         let addr = self.ip(service.at.0);
@@ -129,8 +132,8 @@ impl World {
         self.serve(&Service::new(proto, at, backends))
     }
 
-    /// Writes a block of backends: its base, its length, and how many are on this node.
-    fn block(&mut self, service_port: u32, ends: &[End]) -> (u32, u16, u16) {
+    /// Writes a block of backends: its base and its length.
+    fn block(&mut self, service_port: u32, ends: &[End]) -> (u32, u16) {
         let base = self.known.slots;
         self.known.slots += ends.len() as u32;
         let (local, remote): (Vec<End>, Vec<End>) = ends
@@ -141,7 +144,7 @@ impl World {
             self.kernel
                 .write_at(name::SLOTS, place, &SlotVal { backend });
         }
-        (base, ends.len() as u16, local.len() as u16)
+        (base, ends.len() as u16)
     }
 
     /// The place of a backend, filled if it was not.

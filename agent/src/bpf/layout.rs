@@ -17,7 +17,15 @@ const NO_PREALLOC: u32 = 1;
 pub fn sizable() -> Vec<&'static str> {
     use abi::name::*;
     let pairs = [
-        SERVICES, BACKENDS, AFFINITY, SOCK_REV, CONNTRACK, FRAGMENTS, IDENTITIES, CIDRS,
+        SERVICES,
+        BACKENDS,
+        AFFINITY,
+        SOCK_REV,
+        CONNTRACK,
+        FRAGMENTS,
+        IDENTITIES,
+        CIDRS,
+        SOURCE_RANGES,
     ];
     let single = [
         SLOTS,

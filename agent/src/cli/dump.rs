@@ -111,8 +111,8 @@ fn lines(tables: &Tables, ids: &IdTable) -> Vec<String> {
     }
     for (place, class) in &tables.classes {
         lines.push(format!(
-            "class {place} threshold {:#010x} base {} count {} local {}",
-            class.threshold, class.base, class.count, class.local
+            "class {place} threshold {:#010x} base {} count {}",
+            class.threshold, class.base, class.count
         ));
     }
     for (place, subject) in tables.subjects.iter().chain(&tables.subjects_overflow) {
@@ -152,17 +152,17 @@ fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
             "internal"
         };
         lines.push(format!(
-            "service {frontend}/{} {clients} frontend {} service-port {} base {} count {} local {} \
-             class-base {} classes {} affinity {} flags {:#x}",
+            "service {frontend}/{} {clients} frontend {} service-port {} base {} count {} \
+             class-base {} classes {} affinity {} source-set {} flags {:#x}",
             protocol(key.proto),
             value.frontend,
             value.service_port,
             value.base,
             value.count,
-            value.local,
             value.class_base,
             value.classes,
             value.affinity_secs,
+            value.source_set,
             value.flags
         ));
     }
@@ -180,6 +180,16 @@ fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
             value.identity,
             value.ifindex,
             value.flags
+        ));
+    }
+    for (key, _) in by_address(&tables.source_ranges, |key| {
+        (u32::from_be(key.lead), key.addr.to_ip(), key.prefix)
+    }) {
+        lines.push(format!(
+            "source-range set {} {}/{}",
+            u32::from_be(key.lead),
+            key.addr.to_ip(),
+            key.prefix - CidrKey::<A>::LEAD_BITS
         ));
     }
     for (key, value) in by_address(&tables.cidrs, |key| (key.addr.to_ip(), key.prefix)) {

@@ -10,7 +10,7 @@ use super::{Error, bad};
 /// A setting's name, the maps it is for, and whether it must be a power of two.
 type Setting = (&'static str, &'static [&'static str], bool);
 
-const SETTINGS: [Setting; 16] = [
+const SETTINGS: [Setting; 17] = [
     ("services", &name::SERVICES, false),
     ("slots", &[name::SLOTS], false),
     ("backends", &name::BACKENDS, false),
@@ -21,6 +21,7 @@ const SETTINGS: [Setting; 16] = [
     ("fragments", &name::FRAGMENTS, false),
     ("identities", &name::IDENTITIES, false),
     ("cidrs", &name::CIDRS, false),
+    ("sourceRanges", &name::SOURCE_RANGES, false),
     ("subjectsOverflow", &[name::SUBJECTS_OVERFLOW], false),
     ("rulesets", &[name::RULESETS], false),
     ("portBounds", &[name::PORT_BOUNDS], false),
@@ -107,6 +108,7 @@ pub fn model_capacities(of: impl Fn(&str) -> Option<u32>) -> Capacities {
         classes: get(name::CLASSES, default.classes),
         identities: pair(name::IDENTITIES, default.identities),
         cidrs: pair(name::CIDRS, default.cidrs),
+        source_ranges: pair(name::SOURCE_RANGES, default.source_ranges),
         subjects: get(name::SUBJECTS, default.subjects),
         subjects_overflow: get(name::SUBJECTS_OVERFLOW, default.subjects_overflow),
         rulesets: get(name::RULESETS, default.rulesets),

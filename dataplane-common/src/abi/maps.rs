@@ -4,7 +4,7 @@ use super::abi;
 
 /// Version of every layout in this module: part of the pin directory's name. It changes with any
 /// change of a key, a value or a meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Map names, as in the BPF object and under the pin directory. Names that end in 4 or 6 are one
 /// map for each address family.
@@ -29,6 +29,8 @@ pub mod name {
     pub const IDENTITIES: [&str; 2] = ["identity4", "identity6"];
     /// LPM_TRIE `CidrKey` -> `CidrVal`.
     pub const CIDRS: [&str; 2] = ["cidr4", "cidr6"];
+    /// LPM_TRIE `SourceRangeKey` -> u32, always 1: whom source sets allow.
+    pub const SOURCE_RANGES: [&str; 2] = ["source_ranges4", "source_ranges6"];
     /// ARRAY `ifindex & (capacity - 1)` -> `Subject`.
     pub const SUBJECTS: &str = "subjects";
     /// HASH ifindex -> `Subject`: those whose place in `subjects` is taken.
@@ -122,6 +124,8 @@ pub mod capacity {
     pub const IDENTITIES: u32 = 131_072;
     /// Prefixes of one family.
     pub const CIDRS: u32 = 16_384;
+    /// Source ranges of one family.
+    pub const SOURCE_RANGES: u32 = 65_536;
     /// Places for pods of this node; a power of two.
     pub const SUBJECTS: u32 = 65_536;
     /// Pods of this node whose place is taken.

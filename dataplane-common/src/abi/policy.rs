@@ -98,7 +98,8 @@ pub mod row_flags {
 pub struct CidrKey<A> {
     /// Bits that count: [`LEAD_BITS`](Self::LEAD_BITS) and the prefix's own length.
     pub prefix: u32,
-    /// Always 0: keeps `addr` aligned without padding.
+    /// 0 for a policy's prefix. For a source range the number of its set, in network byte order: the
+    /// first bits of the prefix.
     pub lead: u32,
     /// The address; its bits past the length are 0.
     pub addr: A,
@@ -107,6 +108,21 @@ pub struct CidrKey<A> {
 impl<A> CidrKey<A> {
     /// Bits of `lead`, which every prefix includes.
     pub const LEAD_BITS: u32 = 32;
+}
+
+/// A source range ([`super::ServiceVal::source_set`]): its set in [`CidrKey::lead`], then the prefix.
+pub type SourceRangeKey<A> = CidrKey<A>;
+
+impl<A> CidrKey<A> {
+    /// The key of a source range of `length` bits, or of an address to look up with its full length.
+    #[inline(always)]
+    pub const fn of_source_set(set: u32, addr: A, length: u32) -> Self {
+        Self {
+            prefix: Self::LEAD_BITS + length,
+            lead: set.to_be(),
+            addr,
+        }
+    }
 }
 
 /// The set of all policy CIDRs that hold an address.

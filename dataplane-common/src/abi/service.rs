@@ -2,7 +2,8 @@
 
 use super::{Addr4, Addr6, Port, abi};
 
-/// A frontend: an address and port that a client dials.
+/// A frontend: an address and port that a client dials. Port 0 and protocol 0, with a value without
+/// backends, stand for the ports of a cluster address that no Service defines.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ServiceKey<A> {
@@ -41,16 +42,16 @@ pub struct ServiceVal {
     pub class_base: u32,
     /// Seconds of client affinity; 0 for none.
     pub affinity_secs: u32,
-    /// Changes with each new block.
-    pub generation: u32,
+    /// The set of source ranges that a client must be in; 0 for no such limit.
+    pub source_set: u32,
     /// Backends in the block, those of this node first.
     pub count: u16,
-    /// How many of them are on this node.
-    pub local: u16,
     /// Weighted classes; 0 for a frontend without a route.
     pub classes: u16,
     /// [`service_flags`].
     pub flags: u16,
+    /// Explicit padding.
+    pub reserved: u16,
 }
 
 /// Bits of [`ServiceVal::flags`].
@@ -62,6 +63,13 @@ pub mod service_flags {
     pub const SNAT_REMOTE: u16 = 1 << 1;
     /// The frontend's address is one of this node's own: a packet from it never enters the stack.
     pub const NODE_ADDRESS: u16 = 1 << 2;
+    /// The source is translated wherever the backend is (kube-proxy's `masqueradeAll`).
+    pub const SNAT_ALWAYS: u16 = 1 << 3;
+    /// A TCP flow whose backend is gone is reset by its next packet.
+    pub const RESET_ON_REMOVED: u16 = 1 << 4;
+    /// Only clients in [`ServiceVal::source_set`](super::ServiceVal::source_set) are served; without
+    /// a set, none is.
+    pub const SOURCE_RANGES: u16 = 1 << 5;
 }
 
 /// Most classes that a route has.
@@ -78,8 +86,8 @@ pub struct ClassVal {
     pub base: u32,
     /// Backends in the block; none: this share of connections is refused.
     pub count: u16,
-    /// How many of them are on this node.
-    pub local: u16,
+    /// Explicit padding.
+    pub reserved: u16,
 }
 
 /// A place in a block.

@@ -63,7 +63,6 @@ struct Unit<'c, 'a, 's> {
 struct Serving {
     base: u32,
     count: u16,
-    local: u16,
     class_base: u32,
     classes: u16,
     /// Hash of the block's members, or of the classes.
@@ -189,7 +188,6 @@ impl<'s> Unit<'_, '_, 's> {
             need: chosen.len(),
         };
         let count = u16::try_from(chosen.len()).map_err(too_many)?;
-        let local = chosen.iter().filter(|target| target.local).count() as u16;
         let owner = (
             &self.service.key,
             &self.port.name,
@@ -216,7 +214,6 @@ impl<'s> Unit<'_, '_, 's> {
         Ok(Serving {
             base,
             count,
-            local,
             content: fingerprint(&content),
             ..Serving::default()
         })
@@ -244,7 +241,7 @@ impl<'s> Unit<'_, '_, 's> {
                 threshold,
                 base: block.base,
                 count: block.count,
-                local: block.local,
+                reserved: 0,
             });
             all.extend(
                 chosen
@@ -335,11 +332,11 @@ impl<'s> Unit<'_, '_, 's> {
             base: serving.base,
             class_base: serving.class_base,
             affinity_secs: service.affinity_secs.unwrap_or(0),
-            generation: serving.content.0 as u32,
+            source_set: 0,
             count: serving.count,
-            local: serving.local,
             classes: serving.classes,
             flags: frontend.flags | flag(drops, service_flags::DROP_IF_EMPTY),
+            reserved: 0,
         };
         let services = &mut A::tables_mut(&mut self.compiler.desired.tables).services;
         match services.entry(key) {

@@ -76,6 +76,8 @@ fn services(desired: &Desired, written: &Written, plan: &mut Builder) {
         MapId::Backends6,
         MapId::Slots,
         MapId::Classes,
+        MapId::SourceRanges4,
+        MapId::SourceRanges6,
         MapId::Services4,
         MapId::Services6,
     ] {
@@ -84,6 +86,8 @@ fn services(desired: &Desired, written: &Written, plan: &mut Builder) {
     for map in [
         MapId::Services4,
         MapId::Services6,
+        MapId::SourceRanges4,
+        MapId::SourceRanges6,
         MapId::Classes,
         MapId::Slots,
     ] {

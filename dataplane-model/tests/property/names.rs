@@ -58,19 +58,13 @@ impl Names<'_> {
             let classes: Vec<_> = classes.map(|place| self.tables.classes[&place]).collect();
             let classes: Vec<_> = classes
                 .iter()
-                .map(|class| {
-                    (
-                        class.threshold,
-                        class.local,
-                        self.block(kind, class.base, class.count),
-                    )
-                })
+                .map(|class| (class.threshold, self.block(kind, class.base, class.count)))
                 .collect();
             let numbers = (
                 self.name(IdKind::Frontend, val.frontend),
                 self.name(IdKind::ServicePort, val.service_port),
             );
-            let rest = (val.affinity_secs, val.generation, val.local, val.flags);
+            let rest = (val.affinity_secs, val.source_set, val.flags);
             self.add(
                 ("service", key),
                 (

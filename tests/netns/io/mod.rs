@@ -131,6 +131,7 @@ fn capacities(entries: u32) -> BTreeMap<String, u32> {
         name::FRAGMENTS,
         name::IDENTITIES,
         name::CIDRS,
+        name::SOURCE_RANGES,
     ];
     let single = [
         name::SLOTS,

@@ -87,8 +87,6 @@ pub fn fill(ebpf: &mut Ebpf, [client, server]: [PodEnd; 2], service: End, port: 
         frontend: 1,
         service_port: 1,
         count: 1,
-        local: 1,
-        generation: 1,
         ..ServiceVal::default()
     };
     put::<12, 32>(ebpf, name::SERVICES[V4], &key, &value)?;
