@@ -1,6 +1,7 @@
 //! Developer tasks: `cargo xtask <task>`.
 
 mod build;
+mod cluster;
 mod ebpf;
 mod lab;
 mod lint;
@@ -39,6 +40,8 @@ enum Task {
     Lint,
     /// Run the tests; the last line is `N passed, N failed`.
     Test(test::Args),
+    /// A real Kubernetes cluster on this machine.
+    Cluster(cluster::Args),
     /// Run the guide's scenario and print what was measured.
     #[command(disable_help_flag = true)]
     Demo(lab::Args),
@@ -67,6 +70,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Build(args) => build::run(&args),
         Task::Lint => lint::run(),
         Task::Test(args) => test::run(&args),
+        Task::Cluster(args) => cluster::run(args),
         Task::Demo(args) => lab::run("demo", args),
         Task::Bench(args) => lab::run("bench", args),
     }

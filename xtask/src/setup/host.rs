@@ -81,7 +81,8 @@ pub fn mount_bpffs(privilege: &Privilege) -> Result<()> {
     process::run(command.args(["-t", "bpf", "bpf", BPFFS]))
 }
 
-fn program(name: &'static str, package: &'static str) -> Finding {
+/// A program, and the Debian package that has it.
+pub fn program(name: &'static str, package: &'static str) -> Finding {
     match process::find(name) {
         Some(path) => Finding::present(name, path.display().to_string()),
         None => Finding::missing(

@@ -2,6 +2,7 @@
 
 mod apt;
 mod bpf;
+mod cluster;
 mod host;
 
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -19,6 +20,8 @@ pub enum Part {
     Programs,
     /// A kernel, its file systems and the right to use them.
     Kernel,
+    /// The programs that a Kubernetes cluster is built with and made of.
+    Cluster,
     /// Formatter and lints.
     Lint,
 }
@@ -72,11 +75,19 @@ pub enum Fix {
     BpfClippy,
     /// Add this component to the toolchain in use.
     Component(&'static str),
+    /// Get a Go that is new enough.
+    Go,
     /// Mount the BPF file system.
     MountBpffs,
 }
 
-const ALL: [Part; 4] = [Part::Bpf, Part::Programs, Part::Kernel, Part::Lint];
+const ALL: [Part; 5] = [
+    Part::Bpf,
+    Part::Programs,
+    Part::Kernel,
+    Part::Cluster,
+    Part::Lint,
+];
 
 /// `cargo xtask setup`.
 pub fn run(args: &Args) -> Result<()> {
@@ -140,6 +151,7 @@ fn repair(parts: &[Part], fixes: Vec<Fix>) -> Result<()> {
             Fix::Linker => bpf::install_linker(&privilege)?,
             Fix::BpfClippy => bpf::install_clippy(&privilege)?,
             Fix::Component(name) => host::add_component(name)?,
+            Fix::Go => cluster::install_go(&privilege)?,
             Fix::MountBpffs => host::mount_bpffs(&privilege)?,
         }
     }
@@ -169,6 +181,7 @@ fn look(parts: &[Part]) -> Vec<Finding> {
             Part::Bpf => findings.extend(bpf::look()),
             Part::Programs => findings.extend(host::programs()),
             Part::Kernel => findings.extend(host::kernel()),
+            Part::Cluster => findings.extend(cluster::look()),
             Part::Lint => findings.extend(host::lints().into_iter().chain([bpf::clippy()])),
         }
     }

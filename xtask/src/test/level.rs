@@ -18,16 +18,19 @@ pub enum Level {
     Golden,
     /// The agent on namespaces with real traffic.
     Netns,
+    /// The agent on a Kubernetes cluster.
+    Cluster,
 }
 
 impl Level {
     /// All of them, in the order of running.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Unit,
         Self::Property,
         Self::Packet,
         Self::Golden,
         Self::Netns,
+        Self::Cluster,
     ];
 
     /// Its name on the command line; that of its test target, if it has one of its own.
@@ -38,6 +41,7 @@ impl Level {
             Self::Packet => "packet",
             Self::Golden => "golden",
             Self::Netns => "netns",
+            Self::Cluster => "cluster",
         }
     }
 
@@ -49,8 +53,8 @@ impl Level {
     /// Arguments for the test programs: which tests, and how many at once.
     pub fn selection(self, filter: Option<&str>) -> Vec<String> {
         let mut words: Vec<String> = filter.map(String::from).into_iter().collect();
-        if self == Self::Netns {
-            // They measure time and share the machine's cgroup hooks.
+        if matches!(self, Self::Netns | Self::Cluster) {
+            // They measure time and share the machine's cgroup hooks, or one cluster.
             words.push("--test-threads=1".into());
         }
         words

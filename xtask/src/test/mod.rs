@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::{
     build::{self, Built, Profile},
+    cluster::{self, ForTests},
     privilege::Privilege,
     process,
     setup::{self, Part},
@@ -108,6 +109,9 @@ impl Plan {
     fn make(levels: &[Level]) -> Result<Self> {
         let built = if levels.iter().any(|level| level.needs_kernel()) {
             setup::ensure(&[Part::Kernel, Part::Programs, Part::Bpf])?;
+            if levels.contains(&Level::Cluster) {
+                cluster::prepare()?;
+            }
             Some(build::all(Profile::Dev)?)
         } else {
             None
@@ -121,8 +125,18 @@ impl Plan {
     }
 
     fn run(&self, level: Level, args: &Args) -> Result<Summary> {
+        if level != Level::Cluster {
+            return self.run_on(level, None, args);
+        }
+        let cluster = ForTests::start()?;
+        let summary = self.run_on(level, Some(&cluster), args);
+        cluster.stop(summary.as_ref().map_or(true, |summary| summary.failed > 0))?;
+        summary
+    }
+
+    fn run_on(&self, level: Level, cluster: Option<&ForTests>, args: &Args) -> Result<Summary> {
         let mut summary = Summary::default();
-        for mut command in self.commands(level, args)? {
+        for mut command in self.commands(level, cluster, args)? {
             if args.long {
                 command
                     .env("PROPTEST_CASES", "4096")
@@ -134,7 +148,12 @@ impl Plan {
     }
 
     /// The calls of cargo that make up a level.
-    fn commands(&self, level: Level, args: &Args) -> Result<Vec<Command>> {
+    fn commands(
+        &self,
+        level: Level,
+        cluster: Option<&ForTests>,
+        args: &Args,
+    ) -> Result<Vec<Command>> {
         let filter = args.filter.as_deref();
         let Some(built) = self.built.as_ref().filter(|_| level.needs_kernel()) else {
             let mut code = cargo();
@@ -171,7 +190,7 @@ impl Plan {
             "--test",
             level.name(),
             "--config",
-            &self.runner(built, args)?,
+            &self.runner(built, cluster, args)?,
         ]);
         command.arg("--").args(level.selection(filter));
         Ok(vec![command])
@@ -179,8 +198,9 @@ impl Plan {
 
     /// A setting of cargo by which test programs, and only they, run as root and with the variables: were the variables set for
     /// cargo itself, build scripts would see them and run again.
-    fn runner(&self, built: &Built, args: &Args) -> Result<String> {
+    fn runner(&self, built: &Built, cluster: Option<&ForTests>, args: &Args) -> Result<String> {
         let mut variables = built.variables().to_vec();
+        variables.extend(cluster.map(|cluster| ("SLUICE_CLUSTER", cluster.file().into())));
         for name in ["PATH", "RUST_BACKTRACE", "RUST_LOG"] {
             variables.extend(std::env::var_os(name).map(|value| (name, value)));
         }

@@ -4,6 +4,7 @@
 //! `libstd-rust-web-dev-bpf`), and a nightly of rustup with `rust-src`, which compiles it (`-Z build-std`). Both need `bpf-linker`, linked
 //! with an LLVM at least as new as the compiler's.
 
+mod go;
 mod linker;
 mod rustc;
 
@@ -15,6 +16,7 @@ use std::{
 
 use anyhow::Result;
 
+pub use go::{OLDEST_GO, find_go, go, install_go};
 pub use linker::{LINKER_LLVMS, LINKER_VERSION, Linker};
 pub use rustc::{Rustc, Version};
 

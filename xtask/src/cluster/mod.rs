@@ -1,0 +1,277 @@
+//! A real Kubernetes cluster on this machine: its own programs, in namespaces.
+
+mod control_plane;
+mod dns;
+mod e2e;
+mod images;
+mod keys;
+mod machine;
+mod network;
+mod node;
+mod programs;
+mod proxy;
+mod state;
+mod step;
+
+use std::{ffi::OsString, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    privilege::Privilege,
+    process,
+    setup::{self, Part},
+};
+use programs::Programs;
+use state::State;
+
+/// Options of `cargo xtask cluster`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// What to do with a cluster.
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Build Kubernetes' programs; minutes once, cached after that outside the checkout.
+    Build {
+        /// Also the program of Kubernetes' own tests.
+        #[arg(long)]
+        e2e: bool,
+    },
+    /// Start a cluster.
+    Up(Up),
+    /// Stop a cluster and remove all that it left.
+    Down(Which),
+    /// Show which clusters there are and what runs in them.
+    Status(Which),
+    /// Run Kubernetes' own network tests against a cluster.
+    E2e(e2e::Args),
+}
+
+/// Options of `cargo xtask cluster up`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Up {
+    /// How many nodes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub nodes: u8,
+    /// What serves Services.
+    #[arg(long, value_enum, default_value_t = Proxy::Sluice)]
+    pub proxy: Proxy,
+    /// How pods are connected.
+    #[arg(long, value_enum, default_value_t = Cni::Ptp)]
+    pub cni: Cni,
+    /// Which cluster.
+    #[command(flatten)]
+    pub which: Which,
+}
+
+/// Which cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Which {
+    /// Name of the cluster: several may stand side by side.
+    #[arg(long, default_value = "dev", value_parser = name)]
+    pub name: String,
+}
+
+/// What serves Services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proxy {
+    /// Sluice, without any kube-proxy.
+    Sluice,
+    /// kube-proxy in its nftables mode.
+    Nftables,
+    /// kube-proxy in its iptables mode.
+    Iptables,
+    /// Nothing.
+    None,
+}
+
+/// How pods are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cni {
+    /// A routed veth for each pod.
+    Ptp,
+    /// A bridge on each node.
+    Bridge,
+}
+
+/// `cargo xtask cluster`.
+pub fn run(args: Args) -> Result<()> {
+    match args.action {
+        Action::Build { e2e } => {
+            prepare()?;
+            if e2e {
+                programs::Programs::find()?.build_e2e()?;
+            }
+            Ok(())
+        }
+        Action::Up(up) => as_root(|| start(&up)),
+        Action::Down(which) => as_root(|| state::down(&which.name)),
+        Action::Status(_) => as_root(state::status),
+        Action::E2e(args) => as_root(|| e2e::run(&args)),
+    }
+}
+
+/// Finds, installs and builds what a cluster consists of.
+pub fn prepare() -> Result<Programs> {
+    setup::ensure(&[Part::Kernel, Part::Programs, Part::Cluster])?;
+    let programs = Programs::find()?;
+    programs.build()?;
+    Ok(programs)
+}
+
+/// Starts a cluster whose programs are built on demand. An older cluster of that name is stopped.
+fn start(up: &Up) -> Result<()> {
+    let programs = prepare()?;
+    let agent = match up.proxy {
+        Proxy::Sluice => Some(proxy::agent()?),
+        _ => None,
+    };
+    let images = images::ensure(&programs)?;
+    state::down(&up.which.name)?;
+    let mut state = State::create(up, &programs)?;
+    let started = raise(&mut state, &programs, &images, agent);
+    if started.is_err() {
+        eprintln!(
+            "the cluster did not come up: its logs are in {}",
+            state.dir("log").display()
+        );
+    }
+    started?;
+    eprintln!(
+        "cluster {} is up; kubectl: {}",
+        state.name,
+        state.kubectl_words()
+    );
+    Ok(())
+}
+
+fn raise(
+    state: &mut State,
+    programs: &Programs,
+    images: &[PathBuf],
+    agent: Option<PathBuf>,
+) -> Result<()> {
+    step::timed("network", || network::make(state))?;
+    step::timed("keys", || keys::make(state))?;
+    step::timed("control plane and container runtimes", || {
+        control_plane::start_storage(state, programs)?;
+        std::thread::scope(|scope| {
+            let shared = &*state;
+            let runtimes: Vec<_> = shared
+                .nodes()
+                .map(|node| {
+                    scope.spawn(move || node::start_runtime(shared, programs, node, images))
+                })
+                .collect();
+            control_plane::start(shared, programs)?;
+            for runtime in runtimes {
+                runtime
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a container runtime's start panicked"))??;
+            }
+            Ok(())
+        })
+    })?;
+    step::timed("nodes", || {
+        for node in state.nodes() {
+            node::start_kubelet(state, programs, node)?;
+        }
+        dns::start(state, programs)?;
+        node::wait_until_ready(state)
+    })?;
+    step::timed("proxy", || match agent {
+        Some(agent) => proxy::start_sluice(state, &agent),
+        None => proxy::start_kube_proxy(state, programs),
+    })?;
+    state.save()
+}
+
+/// The cluster that tests use: up while this lives.
+#[derive(Debug)]
+pub struct ForTests {
+    name: &'static str,
+}
+
+impl ForTests {
+    /// Starts it.
+    pub fn start() -> Result<Self> {
+        let cluster = Self { name: "test" };
+        cluster.run("up")?;
+        Ok(cluster)
+    }
+
+    /// The file that describes it.
+    pub fn file(&self) -> PathBuf {
+        state::file_of(self.name)
+    }
+
+    /// Stops it; what its programs said stays in a folder of the build when tests failed.
+    pub fn stop(self, failed: bool) -> Result<()> {
+        if failed {
+            let kept = crate::workspace::target_dir()?.join("cluster-logs");
+            let logs = state::root_of(self.name).join("log");
+            process::run(Command::new("cp").args(["-rT"]).arg(logs).arg(&kept))?;
+            eprintln!("the logs of the cluster are in {}", kept.display());
+        }
+        self.run("down")
+    }
+
+    fn run(&self, action: &str) -> Result<()> {
+        let program = std::env::current_exe().context("where is this program?")?;
+        process::run(Command::new(program).args(["cluster", action, "--name", self.name]))
+    }
+}
+
+/// Does something as root: in this process, or in another one of this program by sudo.
+fn as_root(action: impl FnOnce() -> Result<()>) -> Result<()> {
+    let privilege = Privilege::find();
+    if privilege == Privilege::Root {
+        return action();
+    }
+    // Built as the user, so that the cache stays theirs.
+    let programs = prepare()?;
+    let mut variables: Vec<(&str, OsString)> = vec![("SLUICE_CACHE", programs.cache().into())];
+    for name in [
+        "PATH",
+        "HOME",
+        "CARGO",
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "RUSTUP_TOOLCHAIN",
+    ] {
+        variables.extend(std::env::var_os(name).map(|value| (name, value)));
+    }
+    let program = std::env::current_exe().context("where is this program?")?;
+    let mut command: Command = privilege.command(variables, program)?;
+    process::run(command.args(std::env::args_os().skip(1)))
+}
+
+/// A name that fits into names of namespaces and files.
+fn name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    if text.is_empty() || text.len() > 12 || !text.chars().all(fits) {
+        return Err("a cluster's name is 1 to 12 lower-case letters and digits".into());
+    }
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_into_namespaces() {
+        assert_eq!(name("dev2").unwrap(), "dev2");
+        for bad in ["", "a-b", "A", "a/b", "abcdefghijklm"] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+}

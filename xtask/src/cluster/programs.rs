@@ -1,0 +1,290 @@
+//! Kubernetes' programs: built from their Go modules, once, and cached outside the checkout.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::step;
+use crate::{process, toolchain};
+
+const KUBERNETES: &str = "1.36.3";
+const ETCD: &str = "3.6.12";
+const CONTAINERD: &str = "2.2.9";
+const COREDNS: &str = "1.12.4";
+
+/// Where Debian puts network plugins.
+pub const CNI_PLUGINS: &str = "/usr/lib/cni";
+
+/// Smaller programs, the same wherever they are built.
+const FLAGS: [&str; 2] = ["-trimpath", "-ldflags=-s -w"];
+
+/// A module with a `main` package of its own.
+struct Module {
+    name: &'static str,
+    version: &'static str,
+    /// Packages below the module, with the program's name.
+    packages: &'static [(&'static str, &'static str)],
+}
+
+const MODULES: [Module; 3] = [
+    Module {
+        name: "go.etcd.io/etcd/server/v3",
+        version: ETCD,
+        packages: &[("", "etcd")],
+    },
+    Module {
+        name: "github.com/containerd/containerd/v2",
+        version: CONTAINERD,
+        packages: &[
+            ("/cmd/containerd", "containerd"),
+            ("/cmd/containerd-shim-runc-v2", "containerd-shim-runc-v2"),
+            ("/cmd/ctr", "ctr"),
+        ],
+    },
+    Module {
+        name: "github.com/coredns/coredns",
+        version: COREDNS,
+        packages: &[("", "coredns")],
+    },
+];
+
+/// Packages of Kubernetes' own module.
+const KUBERNETES_PACKAGES: [&str; 7] = [
+    "cmd/kube-apiserver",
+    "cmd/kubelet",
+    "cmd/kube-controller-manager",
+    "cmd/kube-scheduler",
+    "cmd/kube-proxy",
+    "cmd/kubectl",
+    "test/images/agnhost",
+];
+
+const REGRESSION: &str = "test/images/regression-issue-74839";
+
+/// The programs.
+#[derive(Debug)]
+pub struct Programs {
+    cache: PathBuf,
+}
+
+impl Programs {
+    /// Where they are or will be: below `SLUICE_CACHE`, else below the user's cache folder.
+    pub fn find() -> Result<Self> {
+        let cache = match env::var_os("SLUICE_CACHE") {
+            Some(dir) => PathBuf::from(dir),
+            None => env::var_os("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .or_else(|| env::home_dir().map(|home| home.join(".cache")))
+                .context("there is no home folder for a cache: set SLUICE_CACHE to a folder")?
+                .join("sluice"),
+        };
+        Ok(Self { cache })
+    }
+
+    /// The folder of all that is cached.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// Builds what is not there yet.
+    pub fn build(&self) -> Result<()> {
+        for module in &MODULES {
+            for (package, program) in module.packages {
+                let package = format!("{}{package}", module.name);
+                self.one(&self.module_dir(module), program, |out| {
+                    let work = self.work_dir(module.name)?;
+                    let text = format!(
+                        "module build\ngo 1.26\nrequire {} v{}\n",
+                        module.name, module.version
+                    );
+                    fs::write(work.join("go.mod"), text)?;
+                    go(&work, &["build"], out, &package)
+                })?;
+            }
+        }
+        for package in KUBERNETES_PACKAGES {
+            self.kubernetes_package(package)?;
+        }
+        Ok(())
+    }
+
+    /// Builds Kubernetes' own tests and what runs them.
+    pub fn build_e2e(&self) -> Result<()> {
+        let dir = self.kubernetes_dir();
+        self.kubernetes_package(REGRESSION)?;
+        self.one(&dir, "ginkgo", |out| {
+            go(
+                &self.kubernetes_work()?,
+                &["build"],
+                out,
+                "github.com/onsi/ginkgo/v2/ginkgo",
+            )
+        })?;
+        self.one(&dir, "e2e.test", |out| {
+            go(
+                &self.kubernetes_work()?,
+                &["test", "-c"],
+                out,
+                "k8s.io/kubernetes/test/e2e",
+            )
+        })
+    }
+
+    /// A program of Kubernetes.
+    pub fn kubernetes(&self, name: &str) -> PathBuf {
+        self.kubernetes_dir().join(name)
+    }
+
+    /// Kubernetes' programs.
+    pub fn kubernetes_dir(&self) -> PathBuf {
+        self.cluster_dir().join(format!("kubernetes-{KUBERNETES}"))
+    }
+
+    /// A program of containerd.
+    pub fn containerd(&self, name: &str) -> PathBuf {
+        self.containerd_dir().join(name)
+    }
+
+    /// containerd's programs.
+    pub fn containerd_dir(&self) -> PathBuf {
+        self.module_dir(&MODULES[1])
+    }
+
+    /// etcd.
+    pub fn etcd(&self) -> PathBuf {
+        self.module_dir(&MODULES[0]).join("etcd")
+    }
+
+    /// CoreDNS.
+    pub fn coredns(&self) -> PathBuf {
+        self.module_dir(&MODULES[2]).join("coredns")
+    }
+
+    /// A program that one of Kubernetes' tests runs in a pod, if it was built.
+    pub fn regression(&self) -> Option<PathBuf> {
+        let path = self.kubernetes("regression-issue-74839");
+        path.is_file().then_some(path)
+    }
+
+    fn kubernetes_package(&self, package: &str) -> Result<()> {
+        let program = package.rsplit('/').next().unwrap_or(package);
+        self.one(&self.kubernetes_dir(), program, |out| {
+            let package = format!("k8s.io/kubernetes/{package}");
+            go(&self.kubernetes_work()?, &["build"], out, &package)
+        })
+    }
+
+    /// Builds one program beside its place, so that what is there is whole.
+    fn one(
+        &self,
+        dir: &Path,
+        program: &str,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let place = dir.join(program);
+        if place.is_file() {
+            return Ok(());
+        }
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let new = dir.join(format!(".{program}.{}", std::process::id()));
+        step::timed(&format!("building {program}"), || build(&new))?;
+        fs::rename(&new, &place).with_context(|| format!("cannot write {}", place.display()))
+    }
+
+    fn cluster_dir(&self) -> PathBuf {
+        self.cache.join("cluster")
+    }
+
+    fn module_dir(&self, module: &Module) -> PathBuf {
+        let folder = module.packages[0].1;
+        self.cluster_dir()
+            .join(format!("{folder}-{}", module.version))
+    }
+
+    /// A folder for the `go.mod` with which a module is built.
+    fn work_dir(&self, module: &str) -> Result<PathBuf> {
+        let dir = self
+            .cluster_dir()
+            .join("work")
+            .join(module.replace('/', "-"));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// The same for Kubernetes: its own requirements, and its staging folders as the modules they are published as.
+    fn kubernetes_work(&self) -> Result<PathBuf> {
+        let dir = self.work_dir("k8s.io-kubernetes")?;
+        if dir.join("go.mod").is_file() {
+            return Ok(dir);
+        }
+        let module = format!("k8s.io/kubernetes@v{KUBERNETES}");
+        let mut download = toolchain::go()?;
+        download.args(["mod", "download", "-json", &module]);
+        let said: Value = serde_json::from_str(&process::output(&mut download)?)
+            .context("go mod download wrote something that is not JSON")?;
+        let source = said["Dir"]
+            .as_str()
+            .context("go mod download names no folder")?;
+        let requirements = fs::read_to_string(Path::new(source).join("go.mod"))?;
+        fs::write(
+            dir.join("go.sum"),
+            fs::read(Path::new(source).join("go.sum"))?,
+        )?;
+        fs::write(dir.join("go.mod"), published(&requirements, KUBERNETES))?;
+        Ok(dir)
+    }
+}
+
+/// Kubernetes' `go.mod` as that of a module that requires it.
+fn published(requirements: &str, version: &str) -> String {
+    let staging = version.strip_prefix("1.").unwrap_or(version);
+    let mut lines: Vec<String> = Vec::new();
+    for line in requirements.lines() {
+        if line.starts_with("module ") {
+            lines.push("module build".into());
+            lines.push(format!("\nrequire k8s.io/kubernetes v{version}"));
+        } else if let Some((before, name)) = line.split_once("=> ./staging/src/k8s.io/") {
+            lines.push(format!("{before}=> k8s.io/{name} v0.{staging}"));
+        } else {
+            lines.push(line.into());
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn go(work: &Path, verb: &[&str], out: &Path, package: &str) -> Result<()> {
+    let mut command = toolchain::go()?;
+    command
+        .current_dir(work)
+        .args(verb)
+        .args(FLAGS)
+        .arg("-o")
+        .arg(out)
+        .arg(package)
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-mod=mod");
+    process::output(&mut command).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn staging_folders_become_published_modules() {
+        let text = "module k8s.io/kubernetes\n\ngo 1.26.0\n\nreplace (\n\tk8s.io/api => ./staging/src/k8s.io/api\n)\n";
+        let made = published(text, "1.36.3");
+        assert!(
+            made.starts_with("module build\n\nrequire k8s.io/kubernetes v1.36.3\n"),
+            "{made}"
+        );
+        assert!(
+            made.contains("\tk8s.io/api => k8s.io/api v0.36.3\n"),
+            "{made}"
+        );
+    }
+}
