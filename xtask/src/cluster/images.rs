@@ -12,10 +12,15 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{programs::Programs, step};
-use crate::process;
+use crate::{build::Built, process};
 
 /// The image of a pod's sandbox.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10.2";
+
+/// The image of the agent that was built here.
+pub const AGENT: &str = "sluice.dev/sluice:dev";
+/// The image of the lab's servers.
+pub const LAB: &str = "sluice.dev/lab:dev";
 
 /// Changes with what the images consist of.
 const VERSION: &str = "images-1";
@@ -46,6 +51,8 @@ struct Image<'a> {
     arguments: &'a [&'a str],
     /// Whether it has the tools, and a shell that calls those rather than its own.
     tools: bool,
+    /// Whether it has a shell and other small programs.
+    shell: bool,
     /// Programs, with their place in the image.
     programs: Vec<(PathBuf, &'a str)>,
 }
@@ -60,6 +67,7 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
             entry: &["/agnhost"],
             arguments: &["pause"],
             tools: true,
+            shell: true,
             programs: vec![(agnhost.clone(), "/agnhost")],
         },
         Image {
@@ -70,6 +78,7 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
             entry: &[],
             arguments: &["sh"],
             tools: false,
+            shell: true,
             programs: vec![],
         },
         Image {
@@ -82,6 +91,7 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
             entry: &["/agnhost", "pause"],
             arguments: &[],
             tools: false,
+            shell: true,
             programs: vec![(agnhost, "/agnhost")],
         },
     ];
@@ -92,6 +102,7 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
             entry: &["/regression-issue-74839"],
             arguments: &[],
             tools: false,
+            shell: true,
             programs: vec![(program, "/regression-issue-74839")],
         });
     }
@@ -105,6 +116,32 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
         archives.push(archive);
     }
     Ok(archives)
+}
+
+/// Makes images of what was built here, in a folder of the cluster.
+pub fn of_build(built: &Built, dir: &Path) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let image = |name, tag: &str, entry, program: &Path, place| Image {
+        name,
+        tags: vec![tag.into()],
+        entry,
+        arguments: &[],
+        tools: false,
+        shell: false,
+        programs: vec![(program.into(), place)],
+    };
+    let images = [
+        image("sluice", AGENT, &["/sluice"], &built.sluice, "/sluice"),
+        image("lab", LAB, &["/sluice-lab"], &built.lab, "/sluice-lab"),
+    ];
+    images
+        .iter()
+        .map(|image| {
+            let archive = dir.join(format!("{}.tar", image.name));
+            image.write(&archive)?;
+            Ok(archive)
+        })
+        .collect()
 }
 
 fn test_image(name: &str) -> String {
@@ -133,6 +170,20 @@ impl Image<'_> {
             fs::create_dir_all(root.join(dir))?;
         }
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
+        self.programs
+            .iter()
+            .try_for_each(|(program, place)| put(root, program, place))?;
+        if self.shell {
+            self.fill_shell(root)?;
+        }
+        let users = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+        fs::write(root.join("etc/passwd"), users)?;
+        fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+        fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n")?;
+        Ok(())
+    }
+
+    fn fill_shell(&self, root: &Path) -> Result<()> {
         let busybox = program("busybox")?;
         put(root, &busybox, "/bin/busybox")?;
         let mut taken: BTreeSet<&str> = BTreeSet::from(["busybox"]);
@@ -158,13 +209,6 @@ impl Image<'_> {
                 symlink("busybox", root.join("bin").join(applet))?;
             }
         }
-        for (program, place) in &self.programs {
-            put(root, program, place)?;
-        }
-        let users = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
-        fs::write(root.join("etc/passwd"), users)?;
-        fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
-        fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n")?;
         Ok(())
     }
 

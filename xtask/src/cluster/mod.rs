@@ -20,6 +20,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    build::{self, Built, Profile},
     privilege::Privilege,
     process,
     setup::{self, Part},
@@ -130,14 +131,15 @@ pub fn prepare() -> Result<Programs> {
 /// Starts a cluster whose programs are built on demand. An older cluster of that name is stopped.
 fn start(up: &Up) -> Result<()> {
     let programs = prepare()?;
-    let agent = match up.proxy {
-        Proxy::Sluice => Some(proxy::agent()?),
-        _ => None,
-    };
-    let images = images::ensure(&programs)?;
+    setup::ensure(&[Part::Bpf])?;
+    let built = build::all(Profile::Dev)?;
+    let mut images = images::ensure(&programs)?;
     state::down(&up.which.name)?;
     let mut state = State::create(up, &programs)?;
-    let started = raise(&mut state, &programs, &images, agent);
+    images.extend(step::timed("images of this build", || {
+        images::of_build(&built, &state.dir("images"))
+    })?);
+    let started = raise(&mut state, &programs, &images, &built);
     if started.is_err() {
         eprintln!(
             "the cluster did not come up: its logs are in {}",
@@ -153,12 +155,7 @@ fn start(up: &Up) -> Result<()> {
     Ok(())
 }
 
-fn raise(
-    state: &mut State,
-    programs: &Programs,
-    images: &[PathBuf],
-    agent: Option<PathBuf>,
-) -> Result<()> {
+fn raise(state: &mut State, programs: &Programs, images: &[PathBuf], built: &Built) -> Result<()> {
     step::timed("network", || network::make(state))?;
     step::timed("keys", || keys::make(state))?;
     step::timed("control plane and container runtimes", || {
@@ -187,9 +184,11 @@ fn raise(
         dns::start(state, programs)?;
         node::wait_until_ready(state)
     })?;
-    step::timed("proxy", || match agent {
-        Some(agent) => proxy::start_sluice(state, &agent),
-        None => proxy::start_kube_proxy(state, programs),
+    step::timed("proxy", || match state.proxy {
+        Proxy::Sluice => proxy::start_sluice(state, &built.sluice),
+        Proxy::Nftables => proxy::start_kube_proxy(state, programs, "nftables"),
+        Proxy::Iptables => proxy::start_kube_proxy(state, programs, "iptables"),
+        Proxy::None => Ok(()),
     })?;
     state.save()
 }

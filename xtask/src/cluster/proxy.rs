@@ -1,38 +1,22 @@
 //! What serves Services.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::Result;
 
 use super::{
-    Proxy,
     network::{PODS, node_name},
     programs::Programs,
     state::State,
     step,
 };
-use crate::{
-    build::{self, Profile},
-    process,
-    setup::{self, Part},
-};
+use crate::process;
 
 /// What the agent may do, and nothing more.
 const CAPABILITIES: &str = "-all,+net_admin,+bpf,+perfmon,+sys_admin,+sys_resource";
 
-/// Builds the agent.
-pub fn agent() -> Result<PathBuf> {
-    setup::ensure(&[Part::Bpf])?;
-    Ok(build::all(Profile::Dev)?.sluice)
-}
-
-/// Starts kube-proxy on every node, in the mode asked for.
-pub fn start_kube_proxy(state: &State, programs: &Programs) -> Result<()> {
-    let mode = match state.proxy {
-        Proxy::Nftables => "nftables",
-        Proxy::Iptables => "iptables",
-        Proxy::Sluice | Proxy::None => return Ok(()),
-    };
+/// Starts kube-proxy on every node.
+pub fn start_kube_proxy(state: &State, programs: &Programs, mode: &str) -> Result<()> {
     for node in state.nodes() {
         let name = node_name(node);
         let mut proxy = Command::new(programs.kubernetes("kube-proxy"));
@@ -52,7 +36,7 @@ pub fn start_kube_proxy(state: &State, programs: &Programs) -> Result<()> {
 }
 
 /// Starts the agent on every node, with its own capabilities only, and waits until it answers.
-pub fn start_sluice(state: &State, agent: &std::path::Path) -> Result<()> {
+pub fn start_sluice(state: &State, agent: &Path) -> Result<()> {
     for node in state.nodes() {
         let name = node_name(node);
         let mut sluice = Command::new("setpriv");
