@@ -1,5 +1,6 @@
 //! Where objects come from: sources read them and tell what is to be applied or deleted.
 
+pub mod api;
 pub mod core;
 pub mod manifests;
 mod object;
@@ -9,6 +10,7 @@ pub mod schema;
 use dataplane_model::snapshot::Kind as ModelKind;
 use tokio::time::Instant;
 
+use api::Api;
 use manifests::{Manifests, Skipped};
 pub use object::{Kind, Object, ObjectKey, Origin, Problem};
 
@@ -17,6 +19,8 @@ pub use object::{Kind, Object, ObjectKey, Origin, Problem};
 pub enum Source {
     /// A folder of manifests.
     Folder(Manifests),
+    /// An API server.
+    Api(Box<Api>),
 }
 
 /// What a source says at once.
@@ -42,6 +46,7 @@ impl Source {
                     received: Instant::now(),
                 }
             }
+            Source::Api(api) => api.next().await,
         }
     }
 
@@ -49,6 +54,7 @@ impl Source {
     pub fn problems(&self) -> Vec<Problem> {
         match self {
             Source::Folder(folder) => folder.problems(),
+            Source::Api(api) => api.problems(),
         }
     }
 
@@ -56,6 +62,7 @@ impl Source {
     pub fn skipped(&self) -> Vec<Skipped> {
         match self {
             Source::Folder(folder) => folder.skipped(),
+            Source::Api(_) => Vec::new(),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Objects as they are read, before they are converted.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use dataplane_model::snapshot::Kind as ModelKind;
 use serde::{Deserialize, Serialize};
 
 use super::core::{EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
+use super::schema::ObjectMeta;
 use super::routes::{DestinationRule, HttpRoute, L4Route, VirtualService};
 
 /// The kinds of objects the agent has a use for.
@@ -198,9 +200,9 @@ impl Object {
         }
     }
 
-    /// What the object is found by; the namespace is `default` where none is given.
-    pub fn key(&self) -> ObjectKey {
-        let meta = match self {
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
             Object::Namespace(o) => &o.metadata,
             Object::Node(o) => &o.metadata,
             Object::Pod(o) => &o.metadata,
@@ -211,7 +213,12 @@ impl Object {
             Object::TcpRoute(o) | Object::UdpRoute(o) => &o.metadata,
             Object::VirtualService(o) => &o.metadata,
             Object::DestinationRule(o) => &o.metadata,
-        };
+        }
+    }
+
+    /// What the object is found by; the namespace is `default` where none is given.
+    pub fn key(&self) -> ObjectKey {
+        let meta = self.metadata();
         ObjectKey::new(
             self.kind(),
             meta.namespace.as_deref(),
@@ -239,15 +246,19 @@ impl ObjectKey {
 /// Where a document stands.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct Origin {
-    /// The file's path.
-    pub file: String,
-    /// The line, counted from 1, where the document (or what is wrong in it) begins.
+    /// The file's path, or the name of another place.
+    pub file: Cow<'static, str>,
+    /// The line, counted from 1, where the document (or what is wrong in it) begins; 0 where there
+    /// are no lines.
     pub line: u32,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
     }
 }
 

@@ -129,6 +129,8 @@ schema! {
         namespace: Option<String>,
         /// The uid.
         uid: Option<String>,
+        /// Changes with each version of the object.
+        resource_version: Option<String>,
         /// Labels.
         labels: BTreeMap<String, String>,
         /// Annotations.
@@ -140,7 +142,7 @@ schema! {
     }
     unused {
         deletion_grace_period_seconds, finalizers, generate_name, generation,
-        managed_fields, owner_references, resource_version, self_link,
+        managed_fields, owner_references, self_link,
     }
 
     /// A label selector.

@@ -362,7 +362,7 @@ impl File {
 
 fn origin(path: &Path, line: u32) -> Origin {
     Origin {
-        file: path.display().to_string(),
+        file: path.display().to_string().into(),
         line,
     }
 }

@@ -215,7 +215,7 @@ impl Manifests {
     fn lost(&mut self, error: &Error) {
         let problem = Problem {
             origin: super::Origin {
-                file: self.root.display().to_string(),
+                file: self.root.display().to_string().into(),
                 line: 0,
             },
             object: None,
