@@ -161,9 +161,15 @@ pub struct DumpArgs {
 /// with --config, else its default.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AgentArgs {
-    /// Folder of manifests to read and watch.
+    /// Folder of manifests to read and watch, in place of an API server.
     #[arg(long, value_name = "DIR", env = "SLUICE_MANIFESTS")]
     pub manifests: Option<PathBuf>,
+    /// Kubeconfig of the API server [default: KUBECONFIG, else what a pod is given].
+    #[arg(long, value_name = "FILE", env = "SLUICE_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where to reach the API server, whatever the kubeconfig or the pod's environment names.
+    #[arg(long, value_name = "URL", env = "SLUICE_API_SERVER")]
+    pub api_server: Option<String>,
     /// Name of this node [default: the host's name].
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub node_name: Option<String>,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::args::AgentArgs;
 use crate::kubeproxy::Given;
+use crate::source::api::Access;
 pub use capacities::model_capacities;
 pub use file::File;
 pub use values::{NodePorts, node_ports};
@@ -32,8 +33,8 @@ const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_secs(60);
 /// The settings in force.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// Folder of manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: SourceSettings,
     /// Name of this node.
     pub node_name: String,
     /// Directory of the pins.
@@ -80,6 +81,15 @@ pub struct Settings {
     pub log: String,
     /// Logs are JSON, one object a line.
     pub log_json: bool,
+}
+
+/// Where objects come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SourceSettings {
+    /// A folder of manifests.
+    Manifests(PathBuf),
+    /// An API server.
+    Api(Access),
 }
 
 /// Settings that were read, and what is to be said about them.
@@ -138,7 +148,7 @@ impl Settings {
         let warning = given.warning();
         let flags = File::from_args(args.clone(), socket)?;
         let file = given.file.under(flags).under(given.above);
-        let settings = Self::new(file, host_name)?;
+        let settings = Self::new(file, Surroundings::of_process())?;
         Ok(Loaded { settings, warning })
     }
 
@@ -159,15 +169,17 @@ impl Settings {
     }
 
     /// The settings in force, given those that somebody asked for.
-    fn new(file: File, host_name: impl FnOnce() -> Option<String>) -> Result<Self, Error> {
-        let manifests = file.manifests.ok_or_else(|| {
-            bad(
-                "manifests",
-                "missing: name the folder of manifests with --manifests DIR",
-            )
-        })?;
+    fn new(file: File, surroundings: Surroundings) -> Result<Self, Error> {
+        let source = match file.manifests {
+            Some(folder) => SourceSettings::Manifests(folder),
+            None => SourceSettings::Api(access(
+                file.kubeconfig.or(surroundings.kubeconfig),
+                file.api_server,
+                surroundings.in_pod,
+            )?),
+        };
         let given_name = file.node_name.filter(|name| !name.is_empty());
-        let node_name = given_name.or_else(host_name).ok_or_else(|| {
+        let node_name = given_name.or(surroundings.host_name).ok_or_else(|| {
             bad(
                 "nodeName",
                 "missing, and the host has no name: give it with --node-name or NODE_NAME",
@@ -175,7 +187,7 @@ impl Settings {
         })?;
         let choice = values::choose;
         Ok(Self {
-            manifests,
+            source,
             node_name,
             bpffs: file.bpffs.unwrap_or_else(|| DEFAULT_BPFFS.into()),
             cgroup_root: file.cgroup_root,
@@ -221,6 +233,46 @@ fn given(args: &AgentArgs) -> Result<Given, Error> {
             args.kube_proxy.beside(given)
         }
     }
+}
+
+/// What the settings depend on beside flags and files.
+#[derive(Debug, Default)]
+struct Surroundings {
+    host_name: Option<String>,
+    /// `KUBECONFIG`.
+    kubeconfig: Option<PathBuf>,
+    /// It runs in a pod.
+    in_pod: bool,
+}
+
+impl Surroundings {
+    fn of_process() -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            host_name: host_name(),
+            kubeconfig: variable("KUBECONFIG").map(PathBuf::from),
+            in_pod: variable("KUBERNETES_SERVICE_HOST").is_some(),
+        }
+    }
+}
+
+fn access(
+    kubeconfig: Option<PathBuf>,
+    api_server: Option<String>,
+    in_pod: bool,
+) -> Result<Access, Error> {
+    // A pod may do without the environment, if it is told where the server is.
+    if kubeconfig.is_none() && api_server.is_none() && !in_pod {
+        return Err(bad(
+            "kubeconfig",
+            "missing, and this is not a pod: name the API server's with --kubeconfig FILE, \
+             or a folder of manifests with --manifests DIR",
+        ));
+    }
+    Ok(Access {
+        kubeconfig,
+        api_server,
+    })
 }
 
 fn host_name() -> Option<String> {

@@ -27,7 +27,6 @@ use crate::convert::Converter;
 use crate::netlink::{self, NetEvent};
 use crate::observe::conntrack::Sweeper;
 use crate::observe::events::Hub;
-use crate::source::manifests::Manifests;
 use crate::source::{Batch, Source};
 pub use devices::Devices;
 pub use engine::Engine;
@@ -42,7 +41,7 @@ const SETTLE: Duration = Duration::from_millis(2);
 /// What keeps it from starting; each error names its remedy.
 pub async fn run(settings: Settings) -> Result<()> {
     // What may be refused comes before anything in the kernel is touched.
-    let source = Source::Folder(Manifests::open(&settings.manifests)?);
+    let source = Source::open(&settings.source).await?;
     server::check_free(&settings.socket)?;
     let mut lock = lock(&settings.bpffs)?;
     let hz = bpf::kernel_hz()?;
@@ -77,7 +76,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         settings,
         hz,
     };
-    info!(node = %agent.settings.node_name, folder = %agent.settings.manifests.display(), "running");
+    info!(node = %agent.settings.node_name, source = %agent.source.place(), "running");
     let result = agent.follow(net, questions).await;
     sweeper.abort();
     drop(lock);
@@ -191,6 +190,11 @@ impl Agent {
         let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
         loop {
             let work_at = self.engine.work_at().min(self.devices.retry_at());
+            // However much comes from the source, what is due is done.
+            if Instant::now() >= work_at {
+                self.work();
+                continue;
+            }
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,

@@ -1,7 +1,7 @@
 //! The settings in force as a file that would ask for each of them.
 
 use super::file::HalfOpen;
-use super::{File, Settings};
+use super::{File, Settings, SourceSettings};
 
 impl From<&Settings> for File {
     fn from(settings: &Settings) -> Self {
@@ -9,9 +9,15 @@ impl From<&Settings> for File {
         let bind = |address: Option<std::net::SocketAddr>| {
             Some(address.map_or_else(|| "off".to_owned(), |address| address.to_string()))
         };
+        let (manifests, kubeconfig, api_server) = match settings.source.clone() {
+            SourceSettings::Manifests(folder) => (Some(folder), None, None),
+            SourceSettings::Api(access) => (None, access.kubeconfig, access.api_server),
+        };
         let node_ports = &settings.node_port_addresses;
         Self {
-            manifests: Some(settings.manifests.clone()),
+            manifests,
+            kubeconfig,
+            api_server,
             node_name: Some(settings.node_name.clone()),
             bpffs: Some(settings.bpffs.clone()),
             cgroup_root: settings.cgroup_root.clone(),

@@ -18,6 +18,10 @@ pub struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifests: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bpffs: Option<PathBuf>,
@@ -85,6 +89,8 @@ impl File {
         let capacities = args.map_capacity.unwrap_or_default();
         Ok(Self {
             manifests: args.manifests,
+            kubeconfig: args.kubeconfig,
+            api_server: args.api_server,
             node_name: args.node_name.filter(|name| !name.is_empty()),
             bpffs: args.bpffs,
             cgroup_root: args.cgroup_root,
@@ -121,7 +127,7 @@ impl File {
             };
         }
         each! {
-            manifests, node_name, bpffs, cgroup_root, socket, services, policy, forwarding,
+            manifests, kubeconfig, api_server, node_name, bpffs, cgroup_root, socket, services, policy, forwarding,
             socket_lb, police_node_egress, node_port_addresses, masquerade_all, uplinks, snat_ports,
             healthz_bind_address, metrics_bind_address, bind_address_hard_fail,
             health_timeout_secs, proxy_mode, oom_score_adj, log, log_format,

@@ -16,7 +16,11 @@ fn args() -> AgentArgs {
 
 fn settings(args: AgentArgs, file: File) -> Result<Settings, Error> {
     let file = file.under(File::from_args(args, None)?);
-    Settings::new(file, || Some("host".to_owned()))
+    let surroundings = Surroundings {
+        host_name: Some("host".to_owned()),
+        ..Surroundings::default()
+    };
+    Settings::new(file, surroundings)
 }
 
 #[test]
@@ -118,9 +122,41 @@ fn bad_values_name_the_setting_and_the_remedy() {
 }
 
 #[test]
-fn a_missing_folder_is_an_error_with_its_remedy() {
-    let error = settings(AgentArgs::default(), File::default()).expect_err("no folder");
-    assert!(error.to_string().contains("--manifests DIR"));
+fn a_missing_source_is_an_error_with_its_remedies() {
+    let error = settings(AgentArgs::default(), File::default()).expect_err("no source");
+    let text = error.to_string();
+    assert!(
+        text.contains("--manifests DIR") && text.contains("--kubeconfig FILE"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_source_is_the_folder_else_the_kubeconfig_else_what_a_pod_is_given() {
+    let of = |manifests: Option<&str>, flag: Option<&str>, variable: Option<&str>, in_pod| {
+        let file = File {
+            manifests: manifests.map(Into::into),
+            kubeconfig: flag.map(Into::into),
+            ..File::default()
+        };
+        let surroundings = Surroundings {
+            host_name: Some("host".to_owned()),
+            kubeconfig: variable.map(Into::into),
+            in_pod,
+        };
+        Settings::new(file, surroundings).expect("settings").source
+    };
+    let api = |kubeconfig: Option<&str>| {
+        SourceSettings::Api(Access {
+            kubeconfig: kubeconfig.map(Into::into),
+            api_server: None,
+        })
+    };
+    let folder = SourceSettings::Manifests("/m".into());
+    assert_eq!(of(Some("/m"), Some("/k"), Some("/e"), true), folder);
+    assert_eq!(of(None, Some("/k"), Some("/e"), true), api(Some("/k")));
+    assert_eq!(of(None, None, Some("/e"), true), api(Some("/e")));
+    assert_eq!(of(None, None, None, true), api(None));
 }
 
 #[test]
@@ -176,7 +212,8 @@ fn the_effective_settings_are_a_file_that_asks_for_them() {
     for text in ["", asked] {
         let before = settings(args(), file(text)).expect("settings");
         let printed = serde_saphyr::to_string(&File::from(&before)).expect("YAML");
-        let after = Settings::new(file(&printed), || None).expect("the same settings");
+        let after =
+            Settings::new(file(&printed), Surroundings::default()).expect("the same settings");
         assert_eq!(before, after, "{printed}");
     }
 }

@@ -50,7 +50,12 @@ impl Configuration {
     pub fn settings(&self) -> Result<File, String> {
         let logging = self.logging.clone().unwrap_or_default();
         let bind_address = self.bind_family()?;
+        let connection = self.client_connection.clone().unwrap_or_default();
         Ok(File {
+            kubeconfig: connection
+                .kubeconfig
+                .filter(|path| !path.is_empty())
+                .map(Into::into),
             node_name: self.node_name()?,
             node_port_addresses: self.node_port_addresses(),
             masquerade_all: self.masquerade_all(),

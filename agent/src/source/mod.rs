@@ -10,7 +10,8 @@ pub mod schema;
 use dataplane_model::snapshot::Kind as ModelKind;
 use tokio::time::Instant;
 
-use api::Api;
+use crate::config::SourceSettings;
+use api::{Api, Timing};
 use manifests::{Manifests, Skipped};
 pub use object::{Kind, Object, ObjectKey, Origin, Problem};
 
@@ -18,7 +19,7 @@ pub use object::{Kind, Object, ObjectKey, Origin, Problem};
 #[derive(Debug)]
 pub enum Source {
     /// A folder of manifests.
-    Folder(Manifests),
+    Folder(Box<Manifests>),
     /// An API server.
     Api(Box<Api>),
 }
@@ -34,7 +35,40 @@ pub struct Batch {
     pub received: Instant,
 }
 
+/// Why a source cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder of manifests.
+    #[error(transparent)]
+    Folder(#[from] manifests::Error),
+    /// The API server.
+    #[error(transparent)]
+    Api(#[from] api::Error),
+}
+
 impl Source {
+    /// Opens a source. An API server that does not answer is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn open(settings: &SourceSettings) -> Result<Self, Error> {
+        Ok(match settings {
+            SourceSettings::Manifests(folder) => Source::Folder(Box::new(Manifests::open(folder)?)),
+            SourceSettings::Api(access) => Source::Api(Box::new(
+                Api::open(access.clone(), Timing::default()).await?,
+            )),
+        })
+    }
+
+    /// The folder, or the server's URL.
+    pub fn place(&self) -> String {
+        match self {
+            Source::Folder(folder) => folder.root().display().to_string(),
+            Source::Api(api) => api.link().url(),
+        }
+    }
+
     /// Waits for changes. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Batch {
         match self {

@@ -7,8 +7,8 @@ use dataplane_model::snapshot::Kind as ModelKind;
 use serde::{Deserialize, Serialize};
 
 use super::core::{EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
-use super::schema::ObjectMeta;
 use super::routes::{DestinationRule, HttpRoute, L4Route, VirtualService};
+use super::schema::ObjectMeta;
 
 /// The kinds of objects the agent has a use for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

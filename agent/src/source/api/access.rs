@@ -25,14 +25,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why.
-        error: kube::config::KubeconfigError,
+        error: Box<kube::config::KubeconfigError>,
     },
     /// There is none, and what a pod is given is not there.
     #[error(
         "no access to the API server: {0}; in a pod this needs a ServiceAccount with its token \
          mounted, elsewhere --kubeconfig FILE (or --manifests DIR to do without an API server)"
     )]
-    NotInPod(kube::config::InClusterError),
+    NotInPod(Box<kube::config::InClusterError>),
     /// `--api-server` is not an address.
     #[error("--api-server {given:?}: {message}; write one like https://10.0.0.1:6443")]
     Server {
@@ -42,12 +42,14 @@ pub enum Error {
         message: String,
     },
     /// Certificates, keys or tokens cannot be used.
-    #[error("the credentials for {url}: {error}; correct them in the kubeconfig or the ServiceAccount")]
+    #[error(
+        "the credentials for {url}: {error}; correct them in the kubeconfig or the ServiceAccount"
+    )]
     Credentials {
         /// The server.
         url: Uri,
         /// Why.
-        error: kube::Error,
+        error: Box<kube::Error>,
     },
 }
 
@@ -89,7 +91,9 @@ fn server(given: &str) -> Result<Uri, Error> {
         given: given.to_owned(),
         message: message.to_owned(),
     };
-    let uri: Uri = given.parse().map_err(|error: http::uri::InvalidUri| bad(&error.to_string()))?;
+    let uri: Uri = given
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| bad(&error.to_string()))?;
     match uri.scheme_str() {
         Some("https" | "http") if host_port(&uri).is_some() => Ok(uri),
         _ => Err(bad("not a URL of http or https")),
@@ -99,7 +103,7 @@ fn server(given: &str) -> Result<Uri, Error> {
 async fn kubeconfig(path: &PathBuf) -> Result<Config, Error> {
     let failed = |error| Error::Kubeconfig {
         path: path.clone(),
-        error,
+        error: Box::new(error),
     };
     let mut merged: Option<Kubeconfig> = None;
     for file in std::env::split_paths(path) {
@@ -120,19 +124,30 @@ fn in_pod(server: Option<&Uri>) -> Result<Config, Error> {
     let config = Config::incluster_env();
     match (config, server) {
         (Err(kube::config::InClusterError::ReadEnvironmentVariable(_)), Some(server)) => {
-            let mut config = Config::incluster_dns().map_err(Error::NotInPod)?;
+            let mut config = Config::incluster_dns().map_err(not_in_pod)?;
             config.cluster_url = server.clone();
             Ok(config)
         }
-        (config, _) => config.map_err(Error::NotInPod),
+        (config, _) => config.map_err(not_in_pod),
     }
+}
+
+fn not_in_pod(error: kube::config::InClusterError) -> Error {
+    Error::NotInPod(Box::new(error))
 }
 
 /// Host and port of a URL.
 pub fn host_port(uri: &Uri) -> Option<(String, u16)> {
     let host = uri.host()?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    let default = if uri.scheme_str() == Some("http") {
+        80
+    } else {
+        443
+    };
     Some((host.to_owned(), uri.port_u16().unwrap_or(default)))
 }
 
@@ -163,6 +178,9 @@ mod tests {
             api_server: Some("10.0.0.1:6443".to_owned()),
         };
         let text = wrong.load().await.unwrap_err().to_string();
-        assert!(text.contains("write one like https://10.0.0.1:6443"), "{text}");
+        assert!(
+            text.contains("write one like https://10.0.0.1:6443"),
+            "{text}"
+        );
     }
 }

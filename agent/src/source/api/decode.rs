@@ -191,7 +191,9 @@ pub fn page(kind: Kind, text: &[u8]) -> Result<Page, String> {
     }
     let list: List<'_> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let items = list.items.unwrap_or_default();
-    let items = items.into_iter().map(|item| self::item(kind, item.get().as_bytes()));
+    let items = items
+        .into_iter()
+        .map(|item| self::item(kind, item.get().as_bytes()));
     Ok(Page {
         version: list.metadata.resource_version.unwrap_or_default(),
         next: list.metadata.r#continue.filter(|token| !token.is_empty()),
@@ -204,14 +206,17 @@ fn item(kind: Kind, text: &[u8]) -> Result<Item, String> {
         Ok(object) => Ok(Item::Object(identity_of(&object), object)),
         Err(error) => {
             let head: Head = serde_json::from_slice(text).map_err(|_| error.clone())?;
-            Ok(Item::Bad(bad(kind, head.identity(), error, || text.to_vec())))
+            Ok(Item::Bad(bad(kind, head.identity(), error, || {
+                text.to_vec()
+            })))
         }
     }
 }
 
 /// A line that is not about an object.
 fn other(text: &[u8]) -> Result<Event, String> {
-    let line: Line<'_, &RawValue> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let line: Line<'_, &RawValue> =
+        serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let object = line.object.get();
     match &*line.ty {
         "BOOKMARK" => {
@@ -255,9 +260,12 @@ fn malformed(kind: Kind, text: &[u8], error: &str) -> Result<Event, String> {
     // The position is that in the object.
     let message = read::<Plain>(kind, object.as_bytes()).err();
     let message = message.unwrap_or_else(|| error.to_owned());
-    Ok(Event::Apply(Item::Bad(bad(kind, identity, message, || {
-        object.as_bytes().to_vec()
-    }))))
+    Ok(Event::Apply(Item::Bad(bad(
+        kind,
+        identity,
+        message,
+        || object.as_bytes().to_vec(),
+    ))))
 }
 
 fn bad(kind: Kind, identity: Identity, message: String, text: impl FnOnce() -> Vec<u8>) -> Bad {
@@ -299,7 +307,9 @@ fn closed_policy(identity: &Identity, text: &[u8]) -> NetworkPolicy {
             ..ObjectMeta::default()
         },
         spec: NetworkPolicySpec {
-            pod_selector: selecting.map(|read| read.spec.pod_selector).unwrap_or_default(),
+            pod_selector: selecting
+                .map(|read| read.spec.pod_selector)
+                .unwrap_or_default(),
             policy_types: directed.map_or_else(both, |read| read.spec.policy_types),
             ..NetworkPolicySpec::default()
         },
@@ -327,8 +337,8 @@ struct LineOf;
 
 impl Shape for Plain {
     type Out<'a> = Object;
-    fn read<'a, T: DeserializeOwned>(
-        text: &'a [u8],
+    fn read<T: DeserializeOwned>(
+        text: &[u8],
         wrap: impl FnOnce(Box<T>) -> Object,
     ) -> Result<Object, serde_json::Error> {
         serde_json::from_slice(text).map(|object| wrap(Box::new(object)))

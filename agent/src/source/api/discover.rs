@@ -41,7 +41,11 @@ struct Resource {
 /// # Errors
 ///
 /// The server does not say.
-pub async fn discover(link: &Link, kind: Kind, patience: Duration) -> Result<Option<String>, Failure> {
+pub async fn discover(
+    link: &Link,
+    kind: Kind,
+    patience: Duration,
+) -> Result<Option<String>, Failure> {
     let (group, versions) = kind.api();
     let Some(served) = get::<Group>(link, &format!("/apis/{group}"), patience).await? else {
         return Ok(None);
@@ -77,5 +81,6 @@ async fn get<T: DeserializeOwned>(
         Ok(Ok(body)) => body.to_bytes(),
     };
     let read = serde_json::from_slice(&body);
-    read.map(Some).map_err(|error| Failure::Garbage(format!("{path}: {error}")))
+    read.map(Some)
+        .map_err(|error| Failure::Garbage(format!("{path}: {error}")))
 }

@@ -292,7 +292,8 @@ impl Follower {
                     initial_end,
                 }) => {
                     if initial_end && initial {
-                        self.complete(std::mem::take(&mut changes), received).await?;
+                        self.complete(std::mem::take(&mut changes), received)
+                            .await?;
                         self.watch.complete(&version, received);
                     } else {
                         self.watch.sign(&version, received);
@@ -325,11 +326,15 @@ impl Follower {
                 let Identity {
                     namespace, name, ..
                 } = &identity;
-                if !self.ledger.apply(namespace, name, identity.number(), initial) {
+                if !self
+                    .ledger
+                    .apply(namespace, name, identity.number(), initial)
+                {
                     return;
                 }
                 let key = ObjectKey::new(self.kind, Some(namespace), name);
-                self.states.update(self.kind, |state| state.bad.remove(&key));
+                self.states
+                    .update(self.kind, |state| state.bad.remove(&key));
                 self.pass(object, changes);
             }
             Item::Bad(bad) => self.bad(bad, changes),
@@ -355,7 +360,8 @@ impl Follower {
     }
 
     fn gone(&mut self, key: ObjectKey, changes: &mut Vec<Change>) {
-        self.states.update(self.kind, |state| state.bad.remove(&key));
+        self.states
+            .update(self.kind, |state| state.bad.remove(&key));
         if is_kept(&key) {
             info!("{key} is deleted; it is served on until the API server makes it again");
             return;
@@ -439,7 +445,8 @@ impl Follower {
             return Ok(());
         }
         let objects = self.ledger.len();
-        self.states.update(self.kind, |state| state.objects = objects);
+        self.states
+            .update(self.kind, |state| state.objects = objects);
         let message = Message {
             kind: self.kind,
             changes,
@@ -454,7 +461,8 @@ impl Follower {
         let failure = match end {
             End::Closed => return,
             End::Absent => {
-                self.states.update(self.kind, |state| state.phase = Phase::NotServed);
+                self.states
+                    .update(self.kind, |state| state.phase = Phase::NotServed);
                 return;
             }
             // The ordinary end of a version's life.
@@ -466,7 +474,11 @@ impl Follower {
             state.phase = Phase::Retrying;
             state.failures += 1;
             if state.failure.as_ref() != Some(&text) {
-                warn!("{} from {}: {text}", kinds::plural(self.kind), self.link.url());
+                warn!(
+                    "{} from {}: {text}",
+                    kinds::plural(self.kind),
+                    self.link.url()
+                );
             }
             state.failure = Some(text);
         });

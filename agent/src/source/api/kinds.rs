@@ -15,7 +15,11 @@ pub struct Scope {
 pub fn is_optional(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::HttpRoute | Kind::TcpRoute | Kind::UdpRoute | Kind::VirtualService | Kind::DestinationRule
+        Kind::HttpRoute
+            | Kind::TcpRoute
+            | Kind::UdpRoute
+            | Kind::VirtualService
+            | Kind::DestinationRule
     )
 }
 

@@ -33,7 +33,9 @@ impl LastGood {
             let others = self.slices.iter().filter(|(other, _)| **other != name);
             before.iter().any(|address| of_family(&address))
                 && !usable.iter().any(|address| of_family(&address))
-                && !others.flat_map(|(_, addresses)| addresses).any(|address| of_family(&address))
+                && !others
+                    .flat_map(|(_, addresses)| addresses)
+                    .any(|address| of_family(&address))
         };
         if lost(true) || lost(false) {
             self.held.insert(name, change);
@@ -64,7 +66,10 @@ impl LastGood {
                 };
                 let meta = &slice.metadata;
                 let mine = meta.namespace.as_deref() == Some("default")
-                    && meta.labels.get(SERVICE_NAME_LABEL).is_some_and(|name| name == "kubernetes");
+                    && meta
+                        .labels
+                        .get(SERVICE_NAME_LABEL)
+                        .is_some_and(|name| name == "kubernetes");
                 mine.then(|| (meta.name.clone().unwrap_or_default(), usable(slice)))
             }
             Change::Delete(key) => {
@@ -83,9 +88,16 @@ pub fn is_kept(key: &ObjectKey) -> bool {
 }
 
 fn usable(slice: &EndpointSlice) -> Vec<SocketAddr> {
-    let ports = || slice.ports.iter().filter_map(|port| u16::try_from(port.port?).ok());
+    let ports = || {
+        slice
+            .ports
+            .iter()
+            .filter_map(|port| u16::try_from(port.port?).ok())
+    };
     let endpoints = slice.endpoints.iter();
     let ready = endpoints.filter(|endpoint| endpoint.conditions.ready != Some(false));
     let addresses = ready.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());
-    addresses.flat_map(|address| ports().map(move |port| SocketAddr::new(address, port))).collect()
+    addresses
+        .flat_map(|address| ports().map(move |port| SocketAddr::new(address, port)))
+        .collect()
 }

@@ -49,7 +49,9 @@ impl Ledger {
             epoch: self.epoch,
             version: 0,
         };
-        self.objects.insert(key(namespace, name).into(), entry).is_some()
+        self.objects
+            .insert(key(namespace, name).into(), entry)
+            .is_some()
     }
 
     /// Notes that an object is gone. False if it is not known, or known in a later version.
@@ -104,7 +106,10 @@ mod tests {
         assert!(ledger.sweep(Kind::Pod).is_empty());
         ledger.begin();
         assert!(ledger.apply("a", "y", 2, true));
-        assert_eq!(ledger.sweep(Kind::Pod), [ObjectKey::new(Kind::Pod, Some("a"), "x")]);
+        assert_eq!(
+            ledger.sweep(Kind::Pod),
+            [ObjectKey::new(Kind::Pod, Some("a"), "x")]
+        );
         assert!(ledger.sweep(Kind::Pod).is_empty());
         assert_eq!(ledger.len(), 1);
     }
@@ -120,7 +125,10 @@ mod tests {
         ledger.apply("", "n1", 1, true);
         ledger.begin();
         ledger.apply("", "n2", 2, true);
-        assert_eq!(ledger.sweep(Kind::Node), [ObjectKey::new(Kind::Node, None, "n1")]);
+        assert_eq!(
+            ledger.sweep(Kind::Node),
+            [ObjectKey::new(Kind::Node, None, "n1")]
+        );
     }
 
     #[test]

@@ -54,10 +54,16 @@ mod tests {
             let mut seen = Vec::new();
             for chunk in text.chunks(size) {
                 lines
-                    .push(chunk, |line| seen.push(String::from_utf8_lossy(line).into_owned()))
+                    .push(chunk, |line| {
+                        seen.push(String::from_utf8_lossy(line).into_owned())
+                    })
                     .unwrap();
             }
-            assert_eq!(seen, ["one", "", "two and a bit", "three"], "chunks of {size}");
+            assert_eq!(
+                seen,
+                ["one", "", "two and a bit", "three"],
+                "chunks of {size}"
+            );
         }
     }
 

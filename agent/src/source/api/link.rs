@@ -46,7 +46,10 @@ struct Current {
 
 impl std::fmt::Debug for Current {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Current").field("number", &self.number).field("url", &self.url).finish()
+        f.debug_struct("Current")
+            .field("number", &self.number)
+            .field("url", &self.url)
+            .finish()
     }
 }
 
@@ -159,12 +162,16 @@ impl Link {
 
 fn client(target: &Target, addresses: &Addresses) -> Result<Client, Error> {
     let config = &target.config;
-    if let Some((host, port)) = target.dial.clone().or_else(|| host_port(&config.cluster_url)) {
+    if let Some((host, port)) = target
+        .dial
+        .clone()
+        .or_else(|| host_port(&config.cluster_url))
+    {
         addresses.configure(&host, port);
     }
     let failed = |error| Error::Credentials {
         url: config.cluster_url.clone(),
-        error,
+        error: Box::new(error),
     };
     if config.cluster_url.scheme_str() == Some("http") {
         let service = legacy::Client::builder(TokioExecutor::new()).build(addresses.clone());
@@ -212,7 +219,9 @@ pub fn broken(error: &(dyn std::error::Error + 'static)) -> Failure {
     let mut text = String::new();
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let timed_out = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout);
+        let timed_out = error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_timeout);
         if timed_out {
             return Failure::Silent(PING.0 + PING.1);
         }
@@ -243,7 +252,11 @@ async fn refused(response: Response<Body>, patience: Duration) -> Failure {
             let body = body.to_bytes();
             match serde_json::from_slice::<Status>(&body) {
                 Ok(status) => status.message,
-                Err(_) => String::from_utf8_lossy(&body).trim().chars().take(200).collect(),
+                Err(_) => String::from_utf8_lossy(&body)
+                    .trim()
+                    .chars()
+                    .take(200)
+                    .collect(),
             }
         }
         _ => String::new(),

@@ -137,7 +137,10 @@ impl Api {
 
     /// The model's kind, if all kinds that become it have been read.
     fn completed(&self, kind: ModelKind) -> Option<ModelKind> {
-        let waits = self.awaited.iter().any(|awaited| awaited.in_model() == kind);
+        let waits = self
+            .awaited
+            .iter()
+            .any(|awaited| awaited.in_model() == kind);
         (!waits).then_some(kind)
     }
 }

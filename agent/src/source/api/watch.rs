@@ -138,7 +138,7 @@ impl Watch {
 
     /// The kind is served.
     pub fn discovered(&mut self) {
-        self.request = self.from_start();
+        self.request = self.anew();
     }
 
     /// An answer begins.
@@ -181,7 +181,7 @@ impl Watch {
             End::Closed if !self.is_initial() => {
                 if self.is_silent(now) {
                     self.last_sign = now;
-                    self.request = self.from_start();
+                    self.request = self.anew();
                 }
             }
             // An answer that ends before it is complete.
@@ -213,8 +213,8 @@ impl Watch {
             }
             self.request = match failure {
                 // It may be the place in the stream that it cannot tell.
-                Failure::Garbage(_) if self.failures >= 3 => self.from_start(),
-                Failure::Stalled if self.is_silent(now) => self.from_start(),
+                Failure::Garbage(_) if self.failures >= 3 => self.anew(),
+                Failure::Stalled if self.is_silent(now) => self.anew(),
                 _ => self.again(),
             };
             return false;
@@ -228,17 +228,17 @@ impl Watch {
             _ if code == code::NOT_FOUND && self.optional => self.request = Request::Discover,
             Request::Stream if refused && self.streams => {
                 self.streams = false;
-                self.request = self.from_start();
+                self.request = self.anew();
                 return true;
             }
             Request::Page(_) if refused && self.fields => {
                 self.fields = false;
                 self.streams = true;
-                self.request = self.from_start();
+                self.request = self.anew();
                 return true;
             }
             Request::Discover => {}
-            _ if refused || code == code::GONE => self.request = self.from_start(),
+            _ if refused || code == code::GONE => self.request = self.anew(),
             _ => self.request = self.again(),
         }
         false
@@ -248,7 +248,7 @@ impl Watch {
         now.duration_since(self.last_sign) >= self.timing.silence
     }
 
-    fn from_start(&self) -> Request {
+    fn anew(&self) -> Request {
         if self.streams {
             Request::Stream
         } else {
@@ -259,14 +259,16 @@ impl Watch {
     /// The same request once more; a stream that is not complete begins anew.
     fn again(&self) -> Request {
         match &self.request {
-            Request::Stream => self.from_start(),
+            Request::Stream => self.anew(),
             other => other.clone(),
         }
     }
 
     fn pause(&mut self, chance: f64) -> Duration {
         let (first, longest) = self.timing.pause;
-        let pause = first.saturating_mul(1 << self.failures.min(16)).min(longest);
+        let pause = first
+            .saturating_mul(1 << self.failures.min(16))
+            .min(longest);
         self.failures += 1;
         pause.mul_f64(0.5 + chance / 2.0)
     }

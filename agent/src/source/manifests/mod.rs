@@ -156,6 +156,11 @@ impl Manifests {
         }
     }
 
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// All that is wrong with the files.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = self.folder.problems();
