@@ -5,6 +5,7 @@ mod cluster;
 mod ebpf;
 mod lab;
 mod lint;
+mod manifests;
 mod privilege;
 mod process;
 mod setup;
@@ -38,6 +39,8 @@ enum Task {
     Build(build::Args),
     /// Check formatting, lints, documents, dependencies and the kernel programs.
     Lint,
+    /// Render the Helm chart into deploy/manifests.
+    Manifests,
     /// Run the tests; the last line is `N passed, N failed`.
     Test(test::Args),
     /// A real Kubernetes cluster on this machine.
@@ -69,6 +72,7 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Build(args) => build::run(&args),
         Task::Lint => lint::run(),
+        Task::Manifests => manifests::write(),
         Task::Test(args) => test::run(&args),
         Task::Cluster(args) => cluster::run(args),
         Task::Demo(args) => lab::run("demo", args),

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     ebpf::{self, Cpu, Opt, Variant, Warnings},
+    manifests,
     privilege::Privilege,
     process,
     setup::{self, Part},
@@ -21,11 +22,12 @@ use crate::{
 type Check = (&'static str, fn() -> Result<()>);
 
 /// Cheap ones first.
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("Cargo.lock", lock),
     ("format", format),
     ("files", files::check),
     ("dependencies", dependencies::check),
+    ("manifests", manifests::check),
     ("clippy", clippy),
     ("documents", documents),
     ("clippy of the kernel programs", ebpf::clippy),
