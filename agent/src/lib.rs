@@ -10,5 +10,6 @@ pub mod kubeproxy;
 pub mod netlink;
 pub mod observe;
 pub mod run;
+pub mod sockets;
 pub mod source;
 pub mod yaml;

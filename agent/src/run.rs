@@ -27,6 +27,7 @@ use crate::convert::Converter;
 use crate::netlink::{self, NetEvent};
 use crate::observe::conntrack::Sweeper;
 use crate::observe::events::Hub;
+use crate::sockets::Ender;
 use crate::source::{Batch, Source};
 pub use devices::Devices;
 pub use engine::Engine;
@@ -65,6 +66,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let hub = Hub::new(dataplane.maps())?;
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let questions = server::listen(&settings.socket, hub, names_seen)?;
+    let ender = Ender::start(dataplane.maps())?;
     let agent = Agent {
         devices: Devices::new(Arc::clone(&dataplane)),
         dataplane,
@@ -72,6 +74,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         converter: Converter::default(),
         source,
         names,
+        ender,
         started: Instant::now(),
         settings,
         hz,
@@ -176,6 +179,7 @@ struct Agent {
     converter: Converter,
     source: Source,
     names: watch::Sender<Arc<Names>>,
+    ender: Ender,
     started: Instant,
     hz: u32,
 }
@@ -220,6 +224,7 @@ impl Agent {
         if Instant::now() >= self.engine.work_at() && self.engine.reconcile() {
             let names = Names::new(self.engine.snapshot(), self.engine.ids());
             self.names.send_replace(Arc::new(names));
+            self.ender.end(self.engine.take_gone());
         }
     }
 

@@ -10,6 +10,7 @@
 pub mod capacity;
 pub mod compile;
 pub mod eval;
+pub mod gone;
 pub mod ids;
 pub mod oracle;
 pub mod plan;

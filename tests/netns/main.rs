@@ -19,6 +19,8 @@ mod restart;
 #[cfg(test)]
 mod services;
 #[cfg(test)]
+mod sockets;
+#[cfg(test)]
 mod topology;
 #[cfg(test)]
 mod udp;

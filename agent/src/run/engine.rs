@@ -6,6 +6,7 @@ use anyhow::Result;
 use dataplane_common::abi::name;
 use dataplane_model::capacity::CapacityError;
 use dataplane_model::compile::{Desired, compile};
+use dataplane_model::gone::{Gone, gone};
 use dataplane_model::ids::IdTable;
 use dataplane_model::plan::Plan;
 use dataplane_model::snapshot::{Event, Kind, NodeConfig, Snapshot};
@@ -33,6 +34,8 @@ pub struct Engine {
     changed_at: Option<Instant>,
     retry: Duration,
     history: History,
+    /// Backends that were removed.
+    gone: Vec<Gone>,
 }
 
 /// What became of the plans.
@@ -80,6 +83,7 @@ impl Engine {
             changed_at: None,
             retry: RETRY.0,
             history: History::default(),
+            gone: Vec::new(),
         })
     }
 
@@ -113,6 +117,14 @@ impl Engine {
             Err(text) => self.failed(text),
         }
         true
+    }
+
+    /// Backends that plans in force have removed since the last call.
+    pub fn take_gone(&mut self) -> Vec<Gone> {
+        if self.history.pending.is_some() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.gone)
     }
 
     /// The snapshot.
@@ -154,6 +166,8 @@ impl Engine {
         }
         let plan = Plan::new(&desired, &self.written, &self.ids).map_err(|errors| full(&errors))?;
         self.desired = desired;
+        self.gone
+            .extend(gone(&self.written.tables, &self.desired.tables));
         plan.apply(&mut self.store, &mut self.written, &mut self.ids)
             .map_err(|error| error.to_string())?;
         Ok(plan.len())
