@@ -115,7 +115,7 @@ fn the_agent_takes_the_container_s_arguments_and_settings() {
     args.node_name = Some("node-1".to_owned());
     let settings = sluice::config::Settings::load(&args, None);
     fs::remove_file(path).unwrap();
-    assert!(settings.unwrap().services);
+    assert!(settings.unwrap().settings.services);
 }
 
 #[test]
