@@ -216,6 +216,14 @@ pub fn monotonic_ns() -> u64 {
     unsafe { helper::bpf_ktime_get_ns() }
 }
 
+/// Calls a step with 0, 1 and so on, at most `count` times, until it returns 1.
+#[inline(always)]
+pub fn repeat<T>(count: u32, step: extern "C" fn(u32, *mut T) -> i64, state: &mut T) {
+    let state: *mut T = state;
+    // SAFETY: the kernel calls `step` with an index and `state`, which outlives the call.
+    unsafe { helper::bpf_loop(count, step as *mut _, state.cast(), 0) };
+}
+
 /// A random word.
 #[inline(always)]
 pub fn random() -> u32 {

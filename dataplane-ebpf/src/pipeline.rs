@@ -4,6 +4,7 @@ pub mod early;
 
 use dataplane_common::{
     abi::{CtVal, Subject, ct_flags, hook, identity_flags, subject_state},
+    decide::conntrack::State,
     net::eth,
     verdict::{Action, DropReason, Verdict},
 };
@@ -17,7 +18,7 @@ use crate::{
         create::{self, Origin, outcome},
         forward, fragment, neighbour,
         parse::{self, Frag, Kind, Packet},
-        policy, reject, related, rewrite, subject,
+        policy, reject, related, rewrite, service, subject,
     },
 };
 
@@ -147,6 +148,10 @@ fn flow<F: Family, C: Ctx, const HOOK: u32>(
             }
         }
     };
+    if entry.flags & ct_flags::RESETS != 0 && !service::is_backend_alive::<F>(entry) {
+        entry.state = State::Reset as u8;
+        return turn_away::<F, C, HOOK>(ctx, packet, DropReason::BackendRemoved, true);
+    }
     if entry.epoch != policy::epoch() {
         policy::judge_again::<F>(packet, entry);
     }
@@ -186,19 +191,26 @@ fn unopened<F: Family, C: Ctx, const HOOK: u32>(
     if opened & outcome::NOT_OURS != 0 {
         return Ok(Action::Pass);
     }
-    let code = opened & 0xff;
-    if observe::is_heard() {
-        let at = observe::at(HOOK, code, ctx.ifindex());
-        observe::tell(packet, None, &Tuple::of(packet), at);
-    }
-    let Some(reason) = DropReason::from_code(code) else {
+    let Some(reason) = DropReason::from_code(opened & 0xff) else {
         return Err(DropReason::Internal);
     };
+    turn_away::<F, C, HOOK>(ctx, packet, reason, opened & outcome::REFUSE != 0)
+}
+
+/// Drops a packet, or refuses it: its sender is told.
+#[inline(always)]
+fn turn_away<F: Family, C: Ctx, const HOOK: u32>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    reason: DropReason,
+    refuses: bool,
+) -> Verdict {
+    if observe::is_heard() {
+        let at = observe::at(HOOK, reason as u32, ctx.ifindex());
+        observe::tell(packet, None, &Tuple::of(packet), at);
+    }
     // A host's own packet is never refused: its sender is told by the drop.
-    if HOOK == TO_NET
-        || opened & outcome::REFUSE == 0
-        || reject::refuse::<F, C>(ctx, packet, HOOK).is_err()
-    {
+    if HOOK == TO_NET || !refuses || reject::refuse::<F, C>(ctx, packet, HOOK).is_err() {
         return Err(reason);
     }
     observe::count_drop(reason);

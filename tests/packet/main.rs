@@ -48,5 +48,6 @@ mod limits;
 mod malformed;
 mod node_port;
 mod policy;
+mod reach;
 mod spoofing;
 mod tracking;

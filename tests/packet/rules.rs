@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dataplane_common::abi::{
-    CidrKey, CidrVal, PortBound, PortSpan, RowKey, RowVal, RulesetVal, name, peer, row_flags,
+    Abi, CidrKey, CidrVal, PortBound, PortSpan, RowKey, RowVal, RulesetVal, name, peer, row_flags,
     ruleset_flags,
 };
 
@@ -100,26 +100,25 @@ impl World {
 
     /// Says which set of CIDRs a prefix is of.
     pub fn cidr(&mut self, prefix: IpAddr, bits: u32, set: u32) {
-        let map = self.of(name::CIDRS);
-        let value = CidrVal { set };
-        match prefix {
+        self.prefix(name::CIDRS, 0, prefix, bits, &CidrVal { set });
+    }
+
+    /// Allows a source set a prefix of a host's address.
+    pub fn source_range(&mut self, set: u32, host: Host, bits: u32) {
+        let addr = self.ip(host);
+        self.prefix(name::SOURCE_RANGES, set, addr, bits, &1u32);
+    }
+
+    fn prefix(&self, map: [&'static str; 2], set: u32, addr: IpAddr, bits: u32, value: &impl Abi) {
+        let map = self.of(map);
+        match addr {
             IpAddr::V4(_) => {
-                let addr = addr4(prefix);
-                let key = CidrKey {
-                    prefix: CidrKey::<()>::LEAD_BITS + bits,
-                    lead: 0,
-                    addr,
-                };
-                self.kernel.write(map, &key, &value);
+                let key = CidrKey::of_source_set(set, addr4(addr), bits);
+                self.kernel.write(map, &key, value);
             }
             IpAddr::V6(_) => {
-                let addr = addr6(prefix);
-                let key = CidrKey {
-                    prefix: CidrKey::<()>::LEAD_BITS + bits,
-                    lead: 0,
-                    addr,
-                };
-                self.kernel.write(map, &key, &value);
+                let key = CidrKey::of_source_set(set, addr6(addr), bits);
+                self.kernel.write(map, &key, value);
             }
         }
     }

@@ -118,6 +118,8 @@ pub mod ct_flags {
     pub const MIDSTREAM: u16 = 1 << 10;
     /// Counted as half open, for the initiator's pod and the node.
     pub const HALF_OPEN: u16 = 1 << 11;
+    /// TCP: the flow is reset when its backend is gone.
+    pub const RESETS: u16 = 1 << 12;
 }
 
 /// A fragmented datagram (RFC 791 section 3.2, RFC 8200 section 4.5).

@@ -147,6 +147,8 @@ pub struct AffinityVal {
     pub generation: u32,
     /// Low 32 bits of jiffies at the last new connection.
     pub last_used: u32,
+    /// Its place in its frontend's block when it was last looked up: a hint.
+    pub at: u32,
 }
 
 /// A socket's translated peer.
@@ -190,7 +192,7 @@ abi! {
     BackendVal<Addr6> = 32,
     AffinityKey<Addr4> = 12,
     AffinityKey<Addr6> = 24,
-    AffinityVal = 12,
+    AffinityVal = 16,
     SockRevKey<Addr4> = 20,
     SockRevKey<Addr6> = 32,
     SockRevVal<Addr4> = 12,

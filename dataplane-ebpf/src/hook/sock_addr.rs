@@ -6,8 +6,11 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use dataplane_common::{
-    abi::{Addr4, Addr6, Address, Port, SockRevKey, SockRevVal, config_flags, scope},
+    abi::{
+        Addr4, Addr6, Address, Port, SockRevKey, SockRevVal, config_flags, scope, service_flags,
+    },
     net::proto,
+    verdict::DropReason,
 };
 
 use crate::{
@@ -145,8 +148,16 @@ fn dial<F: Family>(socket: Socket, addr: F::Addr, choice: &mut Choice<F::Addr>) 
         return Dialled::Direct;
     }
     let Some(found) = service::lookup::<F>(addr, port, protocol, scope::INTERNAL) else {
-        return Dialled::Direct;
+        if !service::owns::<F>(addr, scope::INTERNAL) {
+            return Dialled::Direct;
+        }
+        observe::count_drop(DropReason::NoBackend);
+        return Dialled::Refused;
     };
+    // The client's address is not known yet: its packet is looked at where it leaves the node.
+    if found.flags & service_flags::SOURCE_RANGES != 0 {
+        return Dialled::Direct;
+    }
     // All processes of the host are one client.
     if let Err(reason) = service::choose::<F>(found, F::host_client(), choice) {
         observe::count_drop(reason);

@@ -44,7 +44,9 @@ pub fn from_net<F: Family, C: Ctx>(ctx: C) -> Result<Way, DropReason> {
             }
         }
     };
-    if entry.denied != 0 || entry.epoch != policy::epoch() {
+    // A flow that may have to be reset is left to the tc hooks, which can.
+    let resets = entry.flags & ct_flags::RESETS != 0;
+    if entry.denied != 0 || resets || entry.epoch != policy::epoch() {
         return Ok(Way::Stack);
     }
     if fresh && observe::is_heard() {

@@ -210,9 +210,9 @@ fn is_open_again<F: Family>(packet: &Packet<F::Addr>, entry: &CtVal<F::Addr>) ->
         && service::lookup::<F>(addr, port, packet.proto, scope::INTERNAL).is_some()
 }
 
-/// True for a packet that may begin a flow at another backend: a TCP SYN, any datagram.
+/// True for a packet that may begin a flow to a frontend: a TCP SYN, any datagram.
 #[inline(always)]
-fn begins<A>(packet: &Packet<A>) -> bool {
+pub fn begins<A>(packet: &Packet<A>) -> bool {
     packet.proto != proto::TCP || packet.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN
 }
 

@@ -10,7 +10,7 @@ use dataplane_common::{
         subject_flags,
     },
     decide::conntrack::State,
-    net::{proto, tcp_flags},
+    net::proto,
     verdict::DropReason,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     maps,
     packet::{Ctx, jiffies},
     stage::{
-        conntrack::{Question, Scratch},
+        conntrack::{self, Question, Scratch},
         enter, forward,
         parse::{Kind, Packet},
         policy,
@@ -150,9 +150,7 @@ fn choose<F: Family>(
     choice: &mut Choice<F::Addr>,
 ) -> Result<u32, DropReason> {
     *choice = Choice::none(packet.dst);
-    let translates = matches!(packet.proto, proto::TCP | proto::UDP);
     if !maps::enabled(config_flags::SERVICES)
-        || !translates
         || origin.hook == hook::TO_POD as u32
         || (origin.hook == hook::TO_NET as u32 && origin.host == 0)
     {
@@ -163,10 +161,18 @@ fn choose<F: Family>(
     } else {
         scope::INTERNAL
     };
-    let Some(found) = service::lookup::<F>(packet.dst, packet.dst_port, packet.proto, scope) else {
-        return Ok(0);
+    let found = if packet.kind == Kind::Ports {
+        service::lookup::<F>(packet.dst, packet.dst_port, packet.proto, scope)
+    } else {
+        None
     };
-    if packet.proto == proto::TCP && !begins_tcp(packet) {
+    let Some(found) = found else {
+        return undefined::<F>(packet, scope);
+    };
+    if !service::admits::<F>(found, packet.src) {
+        return Err(DropReason::SourceRange);
+    }
+    if !conntrack::begins(packet) {
         return Err(DropReason::NoConnection);
     }
     let client = if origin.host != 0 {
@@ -179,9 +185,17 @@ fn choose<F: Family>(
     Ok(found.frontend)
 }
 
+/// 0 for a direct flow, unless the address is one whose ports are all Services': nobody answers to
+/// another port there, nor to an echo.
 #[inline(always)]
-fn begins_tcp<A>(packet: &Packet<A>) -> bool {
-    packet.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN
+fn undefined<F: Family>(packet: &Packet<F::Addr>, scope: u8) -> Result<u32, DropReason> {
+    if !service::owns::<F>(packet.dst, scope) {
+        Ok(0)
+    } else if packet.kind == Kind::Ports {
+        Err(DropReason::NoBackend)
+    } else {
+        Err(DropReason::NoFrontend)
+    }
 }
 
 #[inline(always)]
@@ -254,20 +268,24 @@ fn build_entry<F: Family>() -> u32 {
     val.initiator_ifindex = initiator;
     val.responder_ifindex = responder;
     let hairpin = val.frontend != 0 && tuple.dst == packet.src;
-    let snat_remote = val.frontend != 0
-        && outside
-        && choice.service_flags & service_flags::SNAT_REMOTE as u32 != 0
-        && choice.flags & backend_flags::LOCAL == 0;
+    let has = |flag: u16| val.frontend != 0 && choice.service_flags & flag as u32 != 0;
+    let remote = choice.flags & backend_flags::LOCAL == 0;
+    let masquerades = !hairpin
+        && origin.host == 0
+        && (has(service_flags::SNAT_ALWAYS)
+            || (has(service_flags::SNAT_REMOTE) && outside && remote));
+    let resets = packet.proto == proto::TCP && has(service_flags::RESET_ON_REMOVED);
     let flag = |set: bool, flag: u16| if set { flag } else { 0 };
     val.flags = flag(val.frontend != 0, ct_flags::DNAT)
+        | flag(resets, ct_flags::RESETS)
         | flag(origin.host != 0, ct_flags::HOST)
         | flag(outside, ct_flags::OUTSIDE)
-        | flag(hairpin || snat_remote, ct_flags::SNAT | ct_flags::REDIRECT)
+        | flag(hairpin || masquerades, ct_flags::SNAT | ct_flags::REDIRECT)
         | flag(may_redirect(origin, responder), ct_flags::REDIRECT);
     if hairpin {
         tuple.src = packet.dst;
     }
-    if snat_remote {
+    if masquerades {
         outcome::NEEDS_SOURCE
     } else {
         0
@@ -280,7 +298,16 @@ pub fn choose_source<F: Family, C: Ctx>(ctx: C) -> u32 {
     let Some(scratch) = F::scratch() else {
         return DropReason::Internal as u32;
     };
-    scratch.tuple.src = forward::source_towards::<F, C>(ctx, &scratch.packet, scratch.tuple.dst);
+    let source = forward::source_towards::<F, C>(ctx, &scratch.packet, scratch.tuple.dst);
+    let is_own = scratch.choice.service_flags & service_flags::NODE_ADDRESS as u32 != 0;
+    scratch.tuple.src = if source != F::host_client() {
+        source
+    } else if is_own {
+        // A kernel before 6.7 tells no source: the address that the client dialled is one of ours.
+        scratch.packet.dst
+    } else {
+        return DropReason::NoRoute as u32;
+    };
     0
 }
 
@@ -335,7 +362,7 @@ fn admit_first<F: Family>() -> u32 {
     };
     let packet = &scratch.packet;
     let opens = match packet.kind {
-        Kind::Ports => packet.proto != proto::TCP || begins_tcp(packet),
+        Kind::Ports => packet.proto != proto::TCP || conntrack::begins(packet),
         Kind::EchoReply => false,
         _ => true,
     };

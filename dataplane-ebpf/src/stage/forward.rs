@@ -69,7 +69,8 @@ pub fn by_route<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, dst: &F::Ad
     }
 }
 
-/// The source address of the route towards an address.
+/// The source address of the route towards an address; the unspecified one if there is no route, or if
+/// the kernel does not say.
 #[inline(always)]
 pub fn source_towards<F: Family, C: Ctx>(
     ctx: C,
@@ -80,8 +81,7 @@ pub fn source_towards<F: Family, C: Ctx>(
     let flags = LOOKUP_SKIP_NEIGHBOUR | LOOKUP_SOURCE;
     match packet::fib_lookup(ctx, &mut query, flags) {
         LOOKUP_SUCCESS | LOOKUP_NO_NEIGHBOUR => F::route_source(&query),
-        // A kernel before 6.7 knows no such flag: the address that the client dialled is ours.
-        _ => packet.dst,
+        _ => F::host_client(),
     }
 }
 

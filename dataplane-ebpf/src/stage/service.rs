@@ -7,7 +7,7 @@ use aya_ebpf::{
 use dataplane_common::{
     abi::{
         Address, AffinityKey, AffinityVal, BackendVal, ClassVal, CtVal, MAX_CLASSES, Port,
-        ServiceKey, ServiceVal, SlotVal, backend_flags, capacity, service_flags,
+        ServiceKey, ServiceVal, SlotVal, SourceRangeKey, capacity, service_flags,
     },
     decide::{
         balance::{BACKEND_STEP, CLASS_STEP, in_class, index},
@@ -19,7 +19,7 @@ use dataplane_common::{
 use crate::{
     family::Family,
     maps::{self, Table, element, local_element},
-    packet::{jiffies, random, zero},
+    packet::{jiffies, random, repeat, zero},
 };
 
 #[btf_map(name = "slots")]
@@ -98,6 +98,23 @@ pub fn lookup<F: Family>(
         reserved: 0,
     };
     F::services().find(&key).map(|service| &*service)
+}
+
+/// True for an address all of whose ports are Services', for a scope: other ports are refused.
+#[inline(always)]
+pub fn owns<F: Family>(addr: F::Addr, scope: u8) -> bool {
+    lookup::<F>(addr, Port(zero() as u16), zero() as u8, scope).is_some()
+}
+
+/// True unless the frontend has source ranges and the client is outside of them.
+#[inline(always)]
+pub fn admits<F: Family>(service: &ServiceVal, client: F::Addr) -> bool {
+    if service.flags & service_flags::SOURCE_RANGES == 0 {
+        return true;
+    }
+    let bits = size_of::<F::Addr>() as u32 * 8;
+    let key = SourceRangeKey::of_source_set(service.source_set, client, bits);
+    service.source_set != 0 && maps::longest_prefix(F::source_ranges(), &key).is_some()
 }
 
 /// True while the backend that the flow was given still stands in its place.
@@ -238,15 +255,59 @@ fn pinned<F: Family>(service: &ServiceVal, client: F::Addr, out: &mut Choice<F::
     };
     if backend.service_port != service.service_port
         || backend.generation != pin.generation
-        || backend.flags & backend_flags::TERMINATING != 0
+        || !is_in_block(service, pin)
     {
         return false;
     }
     pin.last_used = now;
     out.base = service.base;
     out.count = 0;
-    out.at = 0;
+    out.at = pin.at;
     fill::<F>(pin.backend, backend, out)
+}
+
+/// True if the pinned backend stands in the frontend's present block: one that only has a weight of
+/// 0 by now, or serves another scope, is none to go to. Its place is looked for if the block is another one.
+#[inline(always)]
+fn is_in_block(service: &ServiceVal, pin: &mut AffinityVal) -> bool {
+    if pin.at < service.count as u32 && stands_at(service.base.wrapping_add(pin.at), pin.backend) {
+        return true;
+    }
+    let mut search = Search {
+        base: service.base,
+        backend: pin.backend,
+        at: u32::MAX,
+    };
+    repeat(service.count as u32, find_backend, &mut search);
+    pin.at = search.at;
+    search.at != u32::MAX
+}
+
+#[inline(always)]
+fn stands_at(place: u32, backend: u32) -> bool {
+    match element(&SLOTS, place) {
+        Some(slot) => slot.backend == backend,
+        None => false,
+    }
+}
+
+/// A backend that is looked for in a block, and its place there.
+#[repr(C)]
+struct Search {
+    base: u32,
+    backend: u32,
+    at: u32,
+}
+
+/// Looks at one place of a block; 1 ends the search.
+extern "C" fn find_backend(at: u32, search: *mut Search) -> i64 {
+    // SAFETY: `repeat` passes on the reference that it was given.
+    let search = unsafe { &mut *search };
+    if !stands_at(search.base.wrapping_add(at), search.backend) {
+        return 0;
+    }
+    search.at = at;
+    1
 }
 
 #[inline(always)]
@@ -255,9 +316,20 @@ fn pin<F: Family>(service: &ServiceVal, client: F::Addr, choice: &Choice<F::Addr
         backend: choice.backend,
         generation: choice.generation,
         last_used: jiffies(),
+        at: place_in_block(service, choice),
     };
     // Without room the client is balanced anew next time.
     let _ = F::affinity().put(&affinity_key(service, client), &value);
+}
+
+/// The place where [`is_in_block`] looks first: known for a backend that was drawn from the whole block.
+#[inline(always)]
+fn place_in_block<A>(service: &ServiceVal, choice: &Choice<A>) -> u32 {
+    if choice.base == service.base {
+        choice.at
+    } else {
+        u32::MAX
+    }
 }
 
 #[inline(always)]
