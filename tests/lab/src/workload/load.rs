@@ -72,7 +72,12 @@ struct Shared {
 
 impl Load {
     /// Starts the workers in a namespace.
-    pub fn start(netns: &Arc<Netns>, spec: LoadSpec) -> Load {
+    pub fn start(netns: &Netns, spec: LoadSpec) -> Load {
+        netns.run(|| Load::here(spec))
+    }
+
+    /// Starts the workers in the calling thread's namespace.
+    pub fn here(spec: LoadSpec) -> Load {
         let tallies = (0..spec.workers).map(|_| Mutex::default()).collect();
         let (count, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let shared = Arc::new(Shared {
@@ -85,14 +90,14 @@ impl Load {
         let workers = (0..shared.tallies.len())
             .map(|index| {
                 let shared = shared.clone();
-                netns.spawn(move || shared.work(index))
+                thread::spawn(move || shared.work(index))
             })
             .collect();
         Load { shared, workers }
     }
 
     /// Runs a load to its limit.
-    pub fn run(netns: &Arc<Netns>, spec: LoadSpec) -> Tally {
+    pub fn run(netns: &Netns, spec: LoadSpec) -> Tally {
         let mut load = Load::start(netns, spec);
         load.join();
         load.tally()
