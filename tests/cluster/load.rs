@@ -87,20 +87,16 @@ fn agents_that_are_killed_and_come_back_cost_no_request() {
         panic!("this cluster's Services are not served by Sluice: start it with --proxy sluice");
     }
     scene.service("web", ", type: NodePort");
+    let sluice = std::env::var("SLUICE_BIN").expect("SLUICE_BIN names the agent");
     let loads = loads(&scene);
     for node in NODES {
         more(&loads, 25);
-        let restart = scene
-            .cluster
-            .run(node, &["sh", "-c", "kill -9 $(cat /run/sluice.pid)"]);
-        restart.unwrap();
+        let on_node = |script: &str| scene.cluster.run(node, &["sh", "-c", script]);
+        on_node("kill -9 $(cat /run/sluice.pid)").unwrap();
         more(&loads, 50);
-        scene
-            .cluster
-            .run(node, &["sh", "/run/sluice.restart"])
-            .unwrap();
+        on_node("setsid sh /run/sluice.sh >/dev/null 2>&1 &").unwrap();
         wait::until(PATIENCE, "the agent to answer", || {
-            scene.cluster.run(node, &["sh", "/run/sluice.status"])
+            scene.cluster.run(node, &[&sluice, "status"])
         })
         .unwrap();
         more(&loads, 25);

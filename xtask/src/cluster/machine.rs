@@ -3,7 +3,7 @@
 //! All that runs on it dies with that process; its mounts, pods' namespaces and pinned maps go too.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -76,23 +76,28 @@ impl Machine {
         command
     }
 
-    /// Starts a program that goes on when this one ends. Its process id, as the machine counts, is in `/run/NAME.pid` there.
+    /// Starts a program that goes on when this one ends. On the machine, `/run/NAME.sh` starts it again, and `/run/NAME.pid` has its
+    /// process id as the machine counts.
     pub fn spawn(&self, name: &str, log: &Path, command: &Command) -> Result<()> {
-        const SCRIPT: &str = r#"echo $$ >"/run/$0.pid"; exec "$@""#;
-        let log = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
-        let mut outer = self.command("sh");
-        outer
-            .args(["-c", SCRIPT, name])
-            .arg(command.get_program())
-            .args(command.get_args());
+        let mut words = Command::new("env");
         for (key, value) in command.get_envs() {
-            if let Some(value) = value {
-                outer.env(key, value);
-            }
+            let mut word = key.to_owned();
+            word.push("=");
+            word.push(value.unwrap_or_default());
+            words.arg(word);
         }
-        detached(&mut outer)
-            .stdout(log.try_clone()?)
-            .stderr(log)
+        words.arg(command.get_program()).args(command.get_args());
+        let script = format!(
+            "echo $$ >/run/{name}.pid\nexec {} >>{} 2>&1 </dev/null\n",
+            process::describe(&words),
+            log.display()
+        );
+        let file = format!("/run/{name}.sh");
+        fs::write(format!("/proc/{}/root{file}", self.pid), script)
+            .with_context(|| format!("cannot write {file} on machine {}", self.name))?;
+        detached(self.command("sh").arg(file))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {name} on machine {}", self.name))?;
         Ok(())

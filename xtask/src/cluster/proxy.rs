@@ -10,7 +10,7 @@ use super::{
     state::State,
     step,
 };
-use crate::process;
+use crate::{process, workspace};
 
 /// What the agent may do, and nothing more.
 const CAPABILITIES: &str = "-all,+net_admin,+bpf,+perfmon,+sys_admin,+sys_resource";
@@ -35,8 +35,15 @@ pub fn start_kube_proxy(state: &State, programs: &Programs, mode: &str) -> Resul
     Ok(())
 }
 
+/// What the agent's account may do, as it is installed.
+const ACCOUNT: [&str; 3] = ["serviceaccount", "clusterrole", "clusterrolebinding"];
+
 /// Starts the agent on every node, with its own capabilities only, and waits until it answers.
 pub fn start_sluice(state: &State, agent: &Path) -> Result<()> {
+    for name in ACCOUNT {
+        let file = workspace::root().join(format!("deploy/manifests/{name}.yaml"));
+        process::output(state.kubectl()?.arg("apply").arg("--filename").arg(file))?;
+    }
     for node in state.nodes() {
         let name = node_name(node);
         let mut sluice = Command::new("setpriv");
