@@ -2,6 +2,7 @@
 //!
 //! The result depends on the snapshot and on the numbers in the id table, never on earlier events.
 
+mod choose;
 mod endpoints;
 mod frontends;
 mod policy;

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::snapshot::{
-    EndpointSlice, Labels, ObjectKey, Pod, Service, ServicePort, Snapshot, TargetPort, Text,
-    TrafficPolicy,
+    EndpointSlice, Labels, ObjectKey, Place, Pod, Service, ServicePort, Snapshot, TargetPort, Text,
 };
 
 /// An endpoint of one Service port.
@@ -23,6 +22,8 @@ pub(super) struct Target<'a> {
     pub(super) terminating: bool,
     /// It is on this node.
     pub(super) local: bool,
+    /// What its slice says of where it is and for whom.
+    pub(super) place: Option<&'a Place>,
     /// Its pod, if that is known.
     pub(super) pod: Option<&'a Pod>,
 }
@@ -134,6 +135,7 @@ impl<'a> Index<'a> {
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
                     local: self.is_local(endpoint.node(), endpoint.address),
+                    place: endpoint.place.as_deref(),
                     pod: self.pod_at(service, endpoint.address),
                 };
                 merge(merged, target);
@@ -171,6 +173,7 @@ impl<'a> Index<'a> {
                     serving: pod.ready,
                     terminating: pod.terminating,
                     local: self.is_local(pod.node.as_ref(), addr),
+                    place: None,
                     pod: Some(pod),
                 };
                 merge(merged, target);
@@ -201,22 +204,4 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {
         TargetPort::Number(number) => Some(*number),
         TargetPort::Name(name) => pod.named_ports(name, port.protocol).next(),
     }
-}
-
-/// The endpoints that take new connections of one kind of client: the ready ones; if there is none,
-/// those that still serve while they terminate (KEP-1669). Those of this node come first.
-pub(super) fn choose<'a>(targets: &[Target<'a>], policy: TrafficPolicy) -> Vec<Target<'a>> {
-    let in_scope = |target: &&Target<'_>| policy == TrafficPolicy::Cluster || target.local;
-    let scope: Vec<Target<'a>> = targets.iter().filter(in_scope).copied().collect();
-    let any_ready = scope.iter().any(|target| target.ready);
-    let serves = |target: &Target<'_>| {
-        if any_ready {
-            target.ready
-        } else {
-            target.serving && target.terminating
-        }
-    };
-    let mut chosen: Vec<_> = scope.into_iter().filter(serves).collect();
-    chosen.sort_by_key(|target| !target.local);
-    chosen
 }

@@ -11,7 +11,8 @@ use dataplane_common::abi::{
 use dataplane_common::decide::balance::thresholds;
 
 use super::Compiler;
-use super::endpoints::{Index, Target, choose};
+use super::choose::choose;
+use super::endpoints::{Index, Target};
 use super::frontends::{Frontend, frontends};
 use super::routes::Routes;
 use crate::capacity::CapacityError;
@@ -76,6 +77,7 @@ impl<'s> Unit<'_, '_, 's> {
         rule: Option<&RouteRule>,
     ) -> Result<(), CapacityError> {
         let service_port = self.number()?;
+        let node = &self.compiler.snapshot.node;
         let own: Vec<_> = self
             .index
             .targets(self.service, self.port)
@@ -102,7 +104,7 @@ impl<'s> Unit<'_, '_, 's> {
                 None => {
                     let serving = match &classes {
                         Some(classes) => self.classes(classes, frontend.policy, &backends)?,
-                        None => self.block(&choose(&own, frontend.policy), &backends)?,
+                        None => self.block(&choose(node, &own, frontend.policy), &backends)?,
                     };
                     servings.insert(is_local, serving);
                     serving
@@ -111,8 +113,8 @@ impl<'s> Unit<'_, '_, 's> {
             let has_any = match &classes {
                 Some(classes) => classes
                     .iter()
-                    .any(|(_, targets)| !choose(targets, TrafficPolicy::Cluster).is_empty()),
-                None => !choose(&own, TrafficPolicy::Cluster).is_empty(),
+                    .any(|(_, targets)| !choose(node, targets, TrafficPolicy::Cluster).is_empty()),
+                None => !choose(node, &own, TrafficPolicy::Cluster).is_empty(),
             };
             self.frontend(service_port, frontend, serving, is_local && has_any)?;
         }
@@ -234,7 +236,7 @@ impl<'s> Unit<'_, '_, 's> {
         let (mut values, mut content) = (Vec::new(), Vec::new());
         let mut all = BTreeMap::new();
         for ((_, targets), threshold) in shares.iter().zip(thresholds) {
-            let chosen = choose(targets, policy);
+            let chosen = choose(&self.compiler.snapshot.node, targets, policy);
             let block = self.block(&chosen, backends)?;
             content.push((threshold, block.content));
             values.push(ClassVal {
