@@ -6,4 +6,4 @@ mod policy;
 mod services;
 
 pub use policy::{Side, Verdict, judge};
-pub use services::{Outcome, serve};
+pub use services::{Outcome, refuses_other_ports, serve};

@@ -12,14 +12,16 @@ use crate::tables::Family;
 pub(super) struct Frontend<A> {
     /// Address.
     pub(super) addr: A,
-    /// Port.
+    /// Port; 0 with `proto` 0 for all that are no other frontend's.
     pub(super) port: u16,
+    /// IP protocol number.
+    pub(super) proto: u8,
     /// Whether clients are on this node ([`scope`]).
     pub(super) scope: u8,
     /// [`service_flags`].
     pub(super) flags: u16,
-    /// Which endpoints serve.
-    pub(super) policy: TrafficPolicy,
+    /// Which endpoints serve; `None`: nobody does, clients are refused.
+    pub(super) policy: Option<TrafficPolicy>,
 }
 
 /// The frontends of one family of a Service's port: none unless the Service has a cluster IP of it. An
@@ -33,11 +35,15 @@ pub(super) fn frontends<A: Family>(
     let mut frontends = Frontends {
         node,
         service,
+        proto: port.protocol.number(),
         seen: BTreeSet::new(),
         list: Vec::new(),
     };
     for addr in service.cluster_ips.iter().filter_map(|&ip| A::from_ip(ip)) {
         frontends.add_cluster_ip(addr, port.port);
+        if service.ports.first() == Some(port) {
+            frontends.add_other_ports(addr);
+        }
     }
     if frontends.list.is_empty() {
         return frontends.list;
@@ -99,6 +105,7 @@ fn has_source_ranges<A: Family>(service: &Service) -> bool {
 struct Frontends<'a, A> {
     node: &'a NodeConfig,
     service: &'a Service,
+    proto: u8,
     seen: BTreeSet<(A, u16)>,
     list: Vec<Frontend<A>>,
 }
@@ -106,7 +113,7 @@ struct Frontends<'a, A> {
 impl<A: Family> Frontends<'_, A> {
     /// The internal policy is for clients of either place.
     fn add_cluster_ip(&mut self, addr: A, port: u16) {
-        let policy = self.service.internal_policy;
+        let policy = Some(self.service.internal_policy);
         let masquerade = flag(self.node.masquerade_all, service_flags::SNAT_ALWAYS);
         self.add(addr, port, [policy, policy], masquerade);
     }
@@ -114,11 +121,26 @@ impl<A: Family> Frontends<'_, A> {
     /// Clients on this node reach every endpoint, whatever the policy for those outside.
     fn add_external(&mut self, addr: A, port: u16, flags: u16) {
         let policies = [TrafficPolicy::Cluster, self.service.external_policy];
+        let policies = policies.map(Some);
         self.add(addr, port, policies, flags);
     }
 
+    /// Nobody serves the ports that the Service does not have.
+    fn add_other_ports(&mut self, addr: A) {
+        for scope in [scope::INTERNAL, scope::EXTERNAL] {
+            self.list.push(Frontend {
+                addr,
+                port: 0,
+                proto: 0,
+                scope,
+                flags: 0,
+                policy: None,
+            });
+        }
+    }
+
     /// For clients on this node, and for those outside.
-    fn add(&mut self, addr: A, port: u16, policies: [TrafficPolicy; 2], flags: u16) {
+    fn add(&mut self, addr: A, port: u16, policies: [Option<TrafficPolicy>; 2], flags: u16) {
         if !self.seen.insert((addr, port)) {
             return;
         }
@@ -128,10 +150,11 @@ impl<A: Family> Frontends<'_, A> {
             | flag(is_own, service_flags::NODE_ADDRESS)
             | flag(reset, service_flags::RESET_ON_REMOVED);
         for (scope, policy) in [scope::INTERNAL, scope::EXTERNAL].into_iter().zip(policies) {
-            let snat = scope == scope::EXTERNAL && policy == TrafficPolicy::Cluster;
+            let snat = scope == scope::EXTERNAL && policy == Some(TrafficPolicy::Cluster);
             self.list.push(Frontend {
                 addr,
                 port,
+                proto: self.proto,
                 scope,
                 flags: flags | flag(snat, service_flags::SNAT_REMOTE),
                 policy,

@@ -5,15 +5,15 @@ use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use dataplane_common::abi::{
-    BackendVal, ClassVal, MAX_CLASSES, Port, ServiceKey, ServiceVal, SlotVal, backend_flags,
-    service_flags,
+    BackendVal, ClassVal, MAX_CLASSES, Port, ServiceKey, ServiceVal, SlotVal, SourceRangeKey,
+    backend_flags, service_flags,
 };
 use dataplane_common::decide::balance::thresholds;
 
 use super::Compiler;
 use super::choose::choose;
 use super::endpoints::{Index, Target};
-use super::frontends::{Frontend, frontends};
+use super::frontends::{Frontend, frontends, source_ranges};
 use super::routes::Routes;
 use crate::capacity::CapacityError;
 use crate::ids::{IdKind, fingerprint};
@@ -77,6 +77,7 @@ impl<'s> Unit<'_, '_, 's> {
         rule: Option<&RouteRule>,
     ) -> Result<(), CapacityError> {
         let service_port = self.number()?;
+        let source_set = self.source_set::<A>()?;
         let node = &self.compiler.snapshot.node;
         let own: Vec<_> = self
             .index
@@ -98,13 +99,22 @@ impl<'s> Unit<'_, '_, 's> {
         )?;
         let mut servings: BTreeMap<bool, Serving> = BTreeMap::new();
         for frontend in frontends {
-            let is_local = frontend.policy == TrafficPolicy::Local;
+            let Some(policy) = frontend.policy else {
+                self.frontend(
+                    [service_port, source_set],
+                    frontend,
+                    Serving::default(),
+                    false,
+                )?;
+                continue;
+            };
+            let is_local = policy == TrafficPolicy::Local;
             let serving = match servings.get(&is_local) {
                 Some(&serving) => serving,
                 None => {
                     let serving = match &classes {
-                        Some(classes) => self.classes(classes, frontend.policy, &backends)?,
-                        None => self.block(&choose(node, &own, frontend.policy), &backends)?,
+                        Some(classes) => self.classes(classes, policy, &backends)?,
+                        None => self.block(&choose(node, &own, policy), &backends)?,
                     };
                     servings.insert(is_local, serving);
                     serving
@@ -116,7 +126,12 @@ impl<'s> Unit<'_, '_, 's> {
                     .any(|(_, targets)| !choose(node, targets, TrafficPolicy::Cluster).is_empty()),
                 None => !choose(node, &own, TrafficPolicy::Cluster).is_empty(),
             };
-            self.frontend(service_port, frontend, serving, is_local && has_any)?;
+            self.frontend(
+                [service_port, source_set],
+                frontend,
+                serving,
+                is_local && has_any,
+            )?;
         }
         Ok(())
     }
@@ -129,6 +144,28 @@ impl<'s> Unit<'_, '_, 's> {
             &(key, &port.name, port.port, port.protocol),
             name,
         )
+    }
+
+    /// Numbers and writes the set of addresses that may use the load balancer's; 0: all may.
+    fn source_set<A: Family>(&mut self) -> Result<u32, CapacityError> {
+        let Some(ranges) = source_ranges::<A>(&self.compiler.snapshot.node, self.service) else {
+            return Ok(0);
+        };
+        let name = || format!("source ranges of {}", self.service.key);
+        let set = self
+            .compiler
+            .ids
+            .id(IdKind::SourceSet, &(A::INDEX, &ranges), name)?;
+        let table = &mut A::tables_mut(&mut self.compiler.desired.tables).source_ranges;
+        for range in ranges {
+            if let Some(addr) = A::from_ip(range.addr()) {
+                table.insert(
+                    SourceRangeKey::of_source_set(set, addr, range.prefix_len().into()),
+                    1,
+                );
+            }
+        }
+        Ok(set)
     }
 
     /// Numbers and writes the backends, by address and port.
@@ -301,7 +338,7 @@ impl<'s> Unit<'_, '_, 's> {
 
     fn frontend<A: Family>(
         &mut self,
-        service_port: u32,
+        [service_port, source_set]: [u32; 2],
         frontend: Frontend<A>,
         serving: Serving,
         drops: bool,
@@ -314,6 +351,7 @@ impl<'s> Unit<'_, '_, 's> {
             port.protocol,
         );
         let name = || match frontend.flags & service_flags::NODE_ADDRESS {
+            _ if frontend.proto == 0 => format!("{}: other ports", service.key),
             0 => format!("{}:{}", service.key, port.port),
             _ => format!(
                 "{}:{} (node port {})",
@@ -324,7 +362,7 @@ impl<'s> Unit<'_, '_, 's> {
         let key = ServiceKey {
             addr: frontend.addr,
             port: Port::new(frontend.port),
-            proto: port.protocol.number(),
+            proto: frontend.proto,
             scope: frontend.scope,
             reserved: 0,
         };
@@ -334,7 +372,10 @@ impl<'s> Unit<'_, '_, 's> {
             base: serving.base,
             class_base: serving.class_base,
             affinity_secs: service.affinity_secs.unwrap_or(0),
-            source_set: 0,
+            source_set: match frontend.flags & service_flags::SOURCE_RANGES {
+                0 => 0,
+                _ => source_set,
+            },
             count: serving.count,
             classes: serving.classes,
             flags: frontend.flags | flag(drops, service_flags::DROP_IF_EMPTY),

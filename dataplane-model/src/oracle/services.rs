@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::snapshot::{
-    Pod, Protocol, Route, RouteClass, RouteKind, RouteTarget, Service, ServicePort, Snapshot,
-    TargetPort, TrafficPolicy,
+    NodeConfig, Place, Pod, Protocol, Route, RouteClass, RouteKind, RouteTarget, Service,
+    ServicePort, Snapshot, TargetPort, Text, TrafficPolicy,
 };
 
 /// What becomes of new connections to a frontend, as shares from 0 to 1.
@@ -26,7 +26,16 @@ struct Candidate<'a> {
     serving: bool,
     terminating: bool,
     local: bool,
+    place: Option<&'a Place>,
     pod: Option<&'a Pod>,
+}
+
+/// True if an address refuses what is for none of its ports: it is a cluster IP.
+pub fn refuses_other_ports(snapshot: &Snapshot, addr: IpAddr) -> bool {
+    let mut services = snapshot.services.values();
+    services.any(|service| {
+        service.is_served() && !service.ports.is_empty() && service.cluster_ips.contains(&addr)
+    })
 }
 
 /// Who serves an address and port; `None` if it belongs to no Service. `outside` is for clients that are
@@ -45,15 +54,17 @@ pub fn serve(
     let ports = served.flat_map(|service| service.ports.iter().map(move |port| (service, port)));
     let mut of_protocol = ports.filter(|(_, own)| own.protocol == protocol);
     of_protocol.find_map(|(service, own)| {
-        let is_cluster_ip = !outside && own.port == port && service.cluster_ips.contains(&addr);
+        let is_cluster_ip = own.port == port && service.cluster_ips.contains(&addr);
         let has_family = service
             .cluster_ips
             .iter()
             .any(|ip| ip.is_ipv4() == addr.is_ipv4());
-        let is_node_port = has_family
-            && own.node_port == Some(port)
-            && snapshot.node.nodeport_ips().any(|ip| ip == addr);
-        let policy = match (is_cluster_ip, is_node_port, outside) {
+        let is_node_port =
+            own.node_port == Some(port) && snapshot.node.nodeport_ips().any(|ip| ip == addr);
+        let mut vips = service.lb_ips.iter().chain(&service.external_ips);
+        let is_vip = own.port == port && vips.any(|&ip| ip == addr);
+        let is_external = has_family && (is_node_port || is_vip);
+        let policy = match (is_cluster_ip, is_external, outside) {
             (true, _, _) => service.internal_policy,
             (false, true, true) => service.external_policy,
             (false, true, false) => TrafficPolicy::Cluster,
@@ -90,13 +101,13 @@ fn outcome(
     for (_, candidates) in &mut shares {
         candidates.retain(|candidate| candidate.at.0.is_ipv4() == v4);
     }
-    let anywhere = shares
-        .iter()
-        .any(|(_, candidates)| !chosen(candidates, TrafficPolicy::Cluster).is_empty());
+    let anywhere = shares.iter().any(|(_, candidates)| {
+        !chosen(&snapshot.node, candidates, TrafficPolicy::Cluster).is_empty()
+    });
     let mut outcome = Outcome::default();
     let mut empty = 1.0;
     for (share, candidates) in &shares {
-        let chosen = chosen(candidates, policy);
+        let chosen = chosen(&snapshot.node, candidates, policy);
         for candidate in &chosen {
             *outcome.endpoints.entry(candidate.at).or_default() += share / chosen.len() as f64;
         }
@@ -112,19 +123,46 @@ fn outcome(
 }
 
 /// Ready endpoints; without any, those that serve though they terminate (KEP-1669).
-fn chosen<'a>(candidates: &[Candidate<'a>], policy: TrafficPolicy) -> Vec<Candidate<'a>> {
+fn chosen<'a>(
+    node: &NodeConfig,
+    candidates: &[Candidate<'a>],
+    policy: TrafficPolicy,
+) -> Vec<Candidate<'a>> {
     let mut near = candidates.to_vec();
     near.retain(|candidate| policy == TrafficPolicy::Cluster || candidate.local);
-    let ready: Vec<_> = near
-        .iter()
-        .copied()
-        .filter(|candidate| candidate.ready)
-        .collect();
-    if !ready.is_empty() {
+    let mut ready = near.clone();
+    ready.retain(|candidate| candidate.ready);
+    if ready.is_empty() {
+        near.retain(|candidate| candidate.serving && candidate.terminating);
+        return near;
+    }
+    if policy == TrafficPolicy::Local {
         return ready;
     }
-    near.retain(|candidate| candidate.serving && candidate.terminating);
-    near
+    let narrowed = |hints: fn(&Candidate<'a>) -> Vec<&'a str>, name: Option<&str>| {
+        if ready.iter().any(|candidate| hints(candidate).is_empty()) {
+            return Vec::new();
+        }
+        let mut ours = ready.clone();
+        ours.retain(|candidate| hints(candidate).into_iter().any(|hint| Some(hint) == name));
+        ours
+    };
+    let for_node = narrowed(
+        |candidate| candidate.place.map_or(vec![], |place| names(&place.nodes)),
+        Some(&node.name),
+    );
+    let for_zone = narrowed(
+        |candidate| candidate.place.map_or(vec![], |place| names(&place.zones)),
+        node.zone.as_deref(),
+    );
+    let first = [for_node, for_zone, ready]
+        .into_iter()
+        .find(|set| !set.is_empty());
+    first.unwrap_or_default()
+}
+
+fn names(texts: &[Text]) -> Vec<&str> {
+    texts.iter().map(|text| &**text).collect()
 }
 
 fn endpoints<'a>(
@@ -157,6 +195,7 @@ fn endpoints<'a>(
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
                     local: endpoint.node() == Some(&snapshot.node.name),
+                    place: endpoint.place.as_deref(),
                     pod,
                 });
             }
@@ -223,6 +262,7 @@ fn selected<'a>(
             serving: pod.ready,
             terminating: pod.terminating,
             local: pod.node.as_ref() == Some(&snapshot.node.name),
+            place: None,
             pod: Some(pod),
         }));
     }

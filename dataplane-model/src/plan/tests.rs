@@ -230,7 +230,7 @@ fn what_failed_is_pending() {
 #[test]
 fn a_change_that_does_not_fit_is_not_begun() {
     let mut world = World::new(Capacities {
-        services: 1,
+        services: 4,
         ..Capacities::default()
     });
     with_service(&mut world, &[1]);
@@ -250,8 +250,8 @@ fn a_change_that_does_not_fit_is_not_begun() {
         errors,
         [CapacityError::Map {
             map: MapId::Services4,
-            need: 2,
-            capacity: 1
+            need: 8,
+            capacity: 4
         }]
     );
     assert_eq!(world.store, before);

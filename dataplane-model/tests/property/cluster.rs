@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 pub const THIS_NODE: &str = "here";
+pub const THIS_ZONE: &str = "near";
 const OTHER_NODE: &str = "there";
 const PODS: usize = 9;
 
@@ -89,8 +90,17 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
         addresses: vec![ip("192.168.0.2")],
         ..Node::default()
     });
-    (namespaces, pods, policies, services)
-        .prop_map(move |(a, b, c, d)| distinct([a, b, c, d, vec![node.clone()]].concat()))
+    let here = |zone: Option<&'static str>| {
+        Object::Node(Node {
+            name: THIS_NODE.into(),
+            zone: zone.map(Into::into),
+            ..Node::default()
+        })
+    };
+    let here = option::weighted(0.8, Just(THIS_ZONE)).prop_map(here);
+    (namespaces, pods, policies, services, here).prop_map(move |(a, b, c, d, here)| {
+        distinct([a, b, c, d, vec![node.clone(), here]].concat())
+    })
 }
 
 /// The first object of each key.

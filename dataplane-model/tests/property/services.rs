@@ -18,7 +18,7 @@ use proptest::sample::select;
 
 use crate::cases;
 use crate::cluster::{
-    THIS_NODE, ip, namespace, node, objects as cluster, pod_ips, selector, snapshot,
+    THIS_NODE, THIS_ZONE, ip, namespace, node, objects as cluster, pod_ips, selector, snapshot,
 };
 
 const NODE_PORTS: [u16; 3] = [30080, 30081, 30082];
@@ -61,12 +61,39 @@ fn place(index: usize, service: Service) -> Service {
             .map(|_| NODE_PORTS[index % 3]);
     }
     let key = ObjectKey::new(service.key.namespace, format!("svc{}", index % 2));
+    // Some addresses are claimed twice, and some are in two lists of one Service.
+    let vips = |ips: Vec<IpAddr>| {
+        let low = |ip: &IpAddr| if ip.is_loopback() { index % 2 + 1 } else { 9 };
+        let vip = |ip: IpAddr| match ip {
+            IpAddr::V4(_) => ip4(low(&ip)),
+            IpAddr::V6(_) => ip6(low(&ip)),
+        };
+        ips.into_iter().map(vip).collect()
+    };
     Service {
         key,
         cluster_ips,
         ports,
+        external_ips: vips(service.external_ips),
+        lb_ips: vips(service.lb_ips),
         ..service
     }
+}
+
+fn ip4(low: usize) -> IpAddr {
+    ip(&format!("203.0.113.{low}"))
+}
+
+fn ip6(low: usize) -> IpAddr {
+    ip(&format!("2001:db8:1::{low}"))
+}
+
+/// Places of addresses: loopback ones are for the Service's own, the others for those that it shares.
+fn vips() -> impl Strategy<Value = Vec<IpAddr>> {
+    vec(
+        select(vec!["127.0.0.1", "::1", "0.0.0.0", "::"]).prop_map(ip),
+        0..3,
+    )
 }
 
 fn service() -> impl Strategy<Value = Service> {
@@ -109,9 +136,10 @@ fn service() -> impl Strategy<Value = Service> {
         kind,
         0usize..3,
         any::<bool>(),
+        (vips(), vips()),
     )
         .prop_map(
-            |(namespace, app, internal, external, ports, kind, families, publish)| Service {
+            |(namespace, app, internal, external, ports, kind, families, publish, vips)| Service {
                 kind,
                 selector: Some([("app".into(), app.into())].into()),
                 cluster_ips: vec![ip("::"); families],
@@ -120,6 +148,8 @@ fn service() -> impl Strategy<Value = Service> {
                 external_policy: external,
                 affinity_secs: publish.then_some(60),
                 publish_not_ready: publish,
+                external_ips: vips.0,
+                lb_ips: vips.1,
                 ..Service::new(ObjectKey::new(namespace, "svc"))
             },
         )
@@ -133,13 +163,17 @@ fn target() -> impl Strategy<Value = TargetPort> {
 }
 
 fn slice() -> impl Strategy<Value = EndpointSlice> {
-    let endpoint = (0usize..6, 0usize..2, any::<[bool; 3]>(), any::<bool>()).prop_map(
-        |(pod, family, [ready, serving, terminating], here)| Endpoint {
+    let conditions = prop_oneof![
+        4 => Just([true, true, false]),
+        1 => any::<[bool; 3]>(),
+    ];
+    let endpoint = (0usize..6, 0usize..2, conditions, place_of()).prop_map(
+        |(pod, family, [ready, serving, terminating], place)| Endpoint {
             address: pod_ips(pod)[family],
             ready: ready && !terminating,
             serving: serving || (ready && !terminating),
             terminating,
-            place: Some(Arc::new(Place::on(if here { THIS_NODE } else { "there" }))),
+            place,
         },
     );
     let port =
@@ -166,6 +200,20 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
                 endpoints,
             }
         })
+}
+
+/// A node is named always, hints mostly, so that all of a Service's endpoints may have them.
+fn place_of() -> impl Strategy<Value = Option<Arc<Place>>> {
+    let hint = |names: Vec<&'static str>| {
+        option::weighted(0.8, select(names))
+            .prop_map(|name| name.into_iter().map(Text::from).collect())
+    };
+    let nodes = hint(vec![THIS_NODE, "there"]);
+    let zones = hint(vec![THIS_ZONE, "elsewhere"]);
+    (select(vec![THIS_NODE, "there"]), nodes, zones).prop_map(|(node, nodes, zones)| {
+        let node = Some(node.into());
+        Some(Arc::new(Place { node, zones, nodes }))
+    })
 }
 
 fn route() -> impl Strategy<Value = Route> {
@@ -204,6 +252,8 @@ fn route() -> impl Strategy<Value = Route> {
 pub fn frontends() -> Vec<(IpAddr, u16, Protocol, u8)> {
     let cluster =
         (1..5).flat_map(|low| [ip(&format!("10.96.0.{low}")), ip(&format!("fd96::{low}"))]);
+    let vips = [1, 2, 9].into_iter().flat_map(|low| [ip4(low), ip6(low)]);
+    let cluster = cluster.chain(vips);
     let cluster = cluster.flat_map(|ip| [80, 81].map(|port| (ip, port)));
     let nodes = node()
         .addresses
@@ -263,6 +313,18 @@ proptest! {
                 _ => false,
             };
             prop_assert!(same, "{:?}: is {:?}, should be {:?}", frontend, actual, expected);
+        }
+    }
+
+    #[test]
+    fn ports_that_a_cluster_ip_does_not_have_are_refused(objects in cluster()) {
+        let snapshot = snapshot(&objects);
+        let desired = compile(&snapshot, &mut IdTable::default()).expect("it fits");
+        for (ip, _, _, scope) in frontends() {
+            let serving = eval::serving(&desired.tables, ip, 0, 0, scope);
+            let refused = serving.map(|serving| (serving.refused, serving.backends.len()));
+            let expected = oracle::refuses_other_ports(&snapshot, ip).then_some((1.0, 0));
+            prop_assert_eq!(refused, expected, "{}", ip);
         }
     }
 
