@@ -42,10 +42,11 @@ pub fn run(args: &Args) -> Result<()> {
         node::import(&state, &programs, number, &images::ensure(&programs)?)?;
     }
     let log = state.dir("e2e.log");
-    let mut command = state
-        .machine(network::CONTROL_PLANE)?
-        .command(programs.kubernetes("ginkgo"));
+    let mut command = state.machine(network::CONTROL_PLANE)?.command("env");
     command
+        // Its runner panics when it is started in the root folder.
+        .arg(format!("--chdir={}", state.root.display()))
+        .arg(programs.kubernetes("ginkgo"))
         .arg(format!("--procs={}", args.procs))
         .args(["--no-color", "--timeout=2h"])
         .arg(format!("--focus={}", args.focus))

@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{programs::Programs, step};
+use super::{
+    programs::{AGNHOST_FILES, Programs},
+    step,
+};
 use crate::{build::Built, process};
 
 /// The image of a pod's sandbox.
@@ -23,7 +26,7 @@ pub const AGENT: &str = "sluice.dev/sluice:dev";
 pub const LAB: &str = "sluice.dev/lab:dev";
 
 /// Changes with what the images consist of.
-const VERSION: &str = "images-1";
+const VERSION: &str = "images-2";
 
 /// Programs that upstream tests call in pods, beside agnhost.
 const TOOLS: [&str; 11] = [
@@ -53,7 +56,7 @@ struct Image<'a> {
     tools: bool,
     /// Whether it has a shell and other small programs.
     shell: bool,
-    /// Programs, with their place in the image.
+    /// Programs and other files, with their place in the image.
     programs: Vec<(PathBuf, &'a str)>,
 }
 
@@ -68,7 +71,11 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
             arguments: &["pause"],
             tools: true,
             shell: true,
-            programs: vec![(agnhost.clone(), "/agnhost")],
+            programs: vec![
+                (agnhost.clone(), "/agnhost"),
+                (programs.kubernetes(AGNHOST_FILES[0]), "/localhost.crt"),
+                (programs.kubernetes(AGNHOST_FILES[1]), "/localhost.key"),
+            ],
         },
         Image {
             name: "busybox",

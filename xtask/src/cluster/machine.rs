@@ -3,7 +3,7 @@
 //! All that runs on it dies with that process; its mounts, pods' namespaces and pinned maps go too.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -31,7 +31,9 @@ pub struct Machine {
 
 impl Machine {
     /// Starts a machine in a network namespace that exists.
-    pub fn start(name: &str, netns: &str) -> Result<Self> {
+    pub fn start(name: &str, netns: &str, log: &Path) -> Result<Self> {
+        let log_name = log.display().to_string();
+        let log = File::create(log).with_context(|| format!("cannot create {log_name}"))?;
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{netns}")).args([
             "unshare",
@@ -45,6 +47,7 @@ impl Machine {
         command.args(["sh", "-c", include_str!("init.sh"), "init", name]);
         let mut holder = detached(&mut command)
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start machine {name}"))?;
         let mut said = String::new();
@@ -52,7 +55,7 @@ impl Machine {
             BufReader::new(stdout).read_line(&mut said)?;
         }
         if said.trim() != "ready" {
-            bail!("machine {name} did not get its namespaces and mounts");
+            bail!("machine {name} did not get its namespaces and mounts: see {log_name}");
         }
         let pid = child_of(holder.id())
             .with_context(|| format!("machine {name} has no first process"))?;

@@ -60,7 +60,9 @@ pub fn make(state: &mut State) -> Result<()> {
         .chain(state.nodes().map(node_name))
     {
         let netns = netns(state, &machine);
-        state.machines.push(Machine::start(&machine, &netns)?);
+        state
+            .machines
+            .push(Machine::start(&machine, &netns, &state.log(&machine))?);
         state.save()?;
     }
     for node in state.nodes() {
@@ -121,6 +123,8 @@ fn forwarding(machine: &Machine) -> Result<()> {
         "net.ipv4.ip_forward=1",
         "net.ipv6.conf.all.forwarding=1",
         "net.ipv4.conf.all.rp_filter=0",
+        // Else a gateway does not answer its pod's first packets: the kernel still looks for another one with its address.
+        "net.ipv6.conf.default.accept_dad=0",
     ]))?;
     // Only where the kernel has the module: then kube-proxy wants what crosses a bridge too.
     const BRIDGES: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";

@@ -63,6 +63,9 @@ const KUBERNETES_PACKAGES: [&str; 7] = [
     "test/images/agnhost",
 ];
 
+/// Files beside agnhost in its image: it serves TLS with them.
+pub const AGNHOST_FILES: [&str; 2] = ["localhost.crt", "localhost.key"];
+
 const REGRESSION: &str = "test/images/regression-issue-74839";
 
 /// The programs.
@@ -108,6 +111,16 @@ impl Programs {
         }
         for package in KUBERNETES_PACKAGES {
             self.kubernetes_package(package)?;
+        }
+        for name in AGNHOST_FILES {
+            self.one(&self.kubernetes_dir(), name, |out| {
+                let file = kubernetes_source()?
+                    .join("test/images/agnhost/porter")
+                    .join(name);
+                // Not a copy of permissions: files of modules cannot be written.
+                fs::write(out, fs::read(&file)?)?;
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -221,22 +234,24 @@ impl Programs {
         if dir.join("go.mod").is_file() {
             return Ok(dir);
         }
-        let module = format!("k8s.io/kubernetes@v{KUBERNETES}");
-        let mut download = toolchain::go()?;
-        download.args(["mod", "download", "-json", &module]);
-        let said: Value = serde_json::from_str(&process::output(&mut download)?)
-            .context("go mod download wrote something that is not JSON")?;
-        let source = said["Dir"]
-            .as_str()
-            .context("go mod download names no folder")?;
-        let requirements = fs::read_to_string(Path::new(source).join("go.mod"))?;
-        fs::write(
-            dir.join("go.sum"),
-            fs::read(Path::new(source).join("go.sum"))?,
-        )?;
+        let source = kubernetes_source()?;
+        let requirements = fs::read_to_string(source.join("go.mod"))?;
+        fs::write(dir.join("go.sum"), fs::read(source.join("go.sum"))?)?;
         fs::write(dir.join("go.mod"), published(&requirements, KUBERNETES))?;
         Ok(dir)
     }
+}
+
+/// Where the Go client keeps Kubernetes' sources.
+fn kubernetes_source() -> Result<PathBuf> {
+    let module = format!("k8s.io/kubernetes@v{KUBERNETES}");
+    let mut download = toolchain::go()?;
+    download.args(["mod", "download", "-json", &module]);
+    let said: Value = serde_json::from_str(&process::output(&mut download)?)
+        .context("go mod download wrote something that is not JSON")?;
+    let dir = said["Dir"].as_str();
+    dir.map(PathBuf::from)
+        .context("go mod download names no folder")
 }
 
 /// Kubernetes' `go.mod` as that of a module that requires it.

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{process, workspace};
 
-/// What the agent may do, and nothing more.
-const CAPABILITIES: &str = "-all,+net_admin,+bpf,+perfmon,+sys_admin,+sys_resource";
+/// What the agent may do, and nothing more: the capabilities of its DaemonSet.
+const CAPABILITIES: &str = "-all,+bpf,+net_admin,+perfmon";
 
 /// Starts kube-proxy on every node.
 pub fn start_kube_proxy(state: &State, programs: &Programs, mode: &str) -> Result<()> {
