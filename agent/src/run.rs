@@ -2,6 +2,7 @@
 
 mod devices;
 mod engine;
+mod publish;
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
@@ -24,13 +25,17 @@ use crate::admin::server::{self, Question};
 use crate::bpf::{self, Dataplane, LoadOptions};
 use crate::config::Settings;
 use crate::convert::Converter;
+use crate::metrics::Metrics;
 use crate::netlink::{self, NetEvent};
 use crate::observe::conntrack::Sweeper;
 use crate::observe::events::Hub;
+use crate::observe::sample::Sampler;
+use crate::serve;
 use crate::sockets::Ender;
 use crate::source::{Batch, Source};
 pub use devices::Devices;
 pub use engine::Engine;
+use publish::Publisher;
 
 /// Changes that come together are compiled together, but none waits longer than this.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -62,7 +67,19 @@ pub async fn run(settings: Settings) -> Result<()> {
         dataplane.detach_cgroup()?;
     }
     let net = netlink::watch(netlink_settings(&settings, &dataplane)).await?;
-    let sweeper = tokio::spawn(Sweeper::new(dataplane.maps(), hz)?.run());
+    let metrics = Arc::new(Metrics::new());
+    let (publisher, published) = Publisher::new(Arc::clone(&metrics));
+    let sweeper = Sweeper::new(dataplane.maps(), hz, Arc::clone(&metrics))?;
+    let maps = dataplane.maps().clone();
+    let sources = serve::Sources {
+        health: published.health,
+        checks: published.checks,
+        sampler: Sampler::new(maps, published.maps, sweeper.census()),
+        metrics,
+    };
+    serve::start(&settings, sources).await?;
+    adjust_oom_score(&settings);
+    let sweeper = tokio::spawn(sweeper.run());
     let hub = Hub::new(dataplane.maps())?;
     let (names, names_seen) = watch::channel(Arc::new(Names::default()));
     let questions = server::listen(&settings.socket, hub, names_seen)?;
@@ -75,6 +92,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         source,
         names,
         ender,
+        publisher,
         started: Instant::now(),
         settings,
         hz,
@@ -159,6 +177,15 @@ fn node(settings: &Settings) -> NodeConfig {
     }
 }
 
+fn adjust_oom_score(settings: &Settings) {
+    let Some(score) = settings.oom_score_adj else {
+        return;
+    };
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        warn!(score, %error, "setting oomScoreAdj; a lower one than before needs CAP_SYS_RESOURCE");
+    }
+}
+
 fn netlink_settings(settings: &Settings, dataplane: &Arc<Dataplane>) -> netlink::Settings {
     let owner = Arc::clone(dataplane);
     netlink::Settings {
@@ -180,6 +207,7 @@ struct Agent {
     source: Source,
     names: watch::Sender<Arc<Names>>,
     ender: Ender,
+    publisher: Publisher,
     started: Instant,
     hz: u32,
 }
@@ -193,6 +221,7 @@ impl Agent {
         let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
         loop {
+            self.publisher.health(&self.engine);
             let work_at = self.engine.work_at().min(self.devices.retry_at());
             // However much comes from the source, what is due is done.
             if Instant::now() >= work_at {
@@ -225,12 +254,15 @@ impl Agent {
             let names = Names::new(self.engine.snapshot(), self.engine.ids());
             self.names.send_replace(Arc::new(names));
             self.ender.end(self.engine.take_gone());
+            self.publisher.reconciled(&self.engine);
         }
     }
 
     fn on_batch(&mut self, batch: Batch) {
         for change in batch.changes {
+            self.publisher.read(&change);
             for event in self.converter.convert(change) {
+                self.publisher.seen(&event, self.engine.snapshot());
                 self.engine.fold_from(event, batch.received, SETTLE);
             }
         }
@@ -266,6 +298,7 @@ impl Agent {
             NetEvent::NodeAddresses(addresses) => self.addresses(addresses),
             NetEvent::InSync => Event::InSync(Kind::Interface),
         };
+        self.publisher.seen(&fold, self.engine.snapshot());
         self.engine.fold(fold, SETTLE);
     }
 

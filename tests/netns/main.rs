@@ -17,6 +17,8 @@ mod policy;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod serve;
+#[cfg(test)]
 mod services;
 #[cfg(test)]
 mod sockets;

@@ -49,6 +49,22 @@ impl Maps {
         })
     }
 
+    /// Entries of a hash or LRU hash, by a walk over it.
+    ///
+    /// # Errors
+    ///
+    /// There is none of this name, or the kernel's.
+    pub fn count(&self, name: &str) -> Result<u64, Error> {
+        let map = self.raw(name)?;
+        let (mut pass, mut count) = (Pass::default(), 0);
+        while let Some(read) = bulk::next(&map, &mut pass, bulk::CHUNK)
+            .map_err(|error| Error::map(name, "counting", error))?
+        {
+            count += read.keys.len() / map.key_size();
+        }
+        Ok(count as u64)
+    }
+
     /// A hash, LRU hash, LPM trie or array (its keys are `u32`) as a table.
     ///
     /// # Errors

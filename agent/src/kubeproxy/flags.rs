@@ -6,7 +6,7 @@ use clap::{Arg, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use super::effect::{Effect, FIELDS, Field, Form};
-use super::{Configuration, Given};
+use super::{Configuration, Given, Ignored};
 use crate::config::{self, File};
 
 /// Those that hold beside kube-proxy's configuration file, too.
@@ -49,10 +49,7 @@ impl Flags {
         Ok(given)
     }
 
-    fn meaning(
-        &self,
-        counts: impl Fn(&str) -> bool,
-    ) -> Result<(File, Vec<(String, &'static str)>), config::Error> {
+    fn meaning(&self, counts: impl Fn(&str) -> bool) -> Result<(File, Ignored), config::Error> {
         let mut tree = Value::Object(Map::new());
         let mut ignored = Vec::new();
         for field in FIELDS {

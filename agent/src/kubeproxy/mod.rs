@@ -18,6 +18,9 @@ pub const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 /// Its `kind`.
 pub const KIND: &str = "KubeProxyConfiguration";
 
+/// What does nothing, by its name, with the reason.
+pub type Ignored = Vec<(String, &'static str)>;
+
 /// What somebody asked for.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Given {
@@ -26,7 +29,7 @@ pub struct Given {
     /// Settings of kube-proxy's flags: they go before all others.
     pub above: File,
     /// What was asked for and does nothing, by its name, with the reason.
-    pub ignored: Vec<(String, &'static str)>,
+    pub ignored: Ignored,
 }
 
 impl Given {

@@ -3,3 +3,4 @@
 pub mod conntrack;
 pub mod drops;
 pub mod events;
+pub mod sample;

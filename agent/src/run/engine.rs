@@ -101,6 +101,11 @@ impl Engine {
         self.work_at = self.work_at.min(Instant::now() + settle);
     }
 
+    /// When the oldest change came that is not in force yet.
+    pub fn oldest_change(&self) -> Option<Instant> {
+        self.changed_at
+    }
+
     /// When [`Self::reconcile`] is to be called next.
     pub fn work_at(&self) -> Instant {
         self.work_at

@@ -94,7 +94,7 @@ fn flows_that_are_over_go_with_their_fronts() {
     let counts: Table<u32, u32> = maps.table(name::HALF_OPEN).unwrap();
     counts.put(&3, &99).unwrap();
 
-    let mut sweeper = Sweeper::new(maps, hz).unwrap();
+    let mut sweeper = Sweeper::new(maps, hz, Default::default()).unwrap();
     assert_eq!(sweep_all(&mut sweeper, now), 200 * 2 + 200 + 1);
     let mut left: Vec<_> = flows
         .entries()

@@ -11,7 +11,7 @@ use dataplane_common::{
 use crate::bpf::{Error, Maps, Table};
 
 pub use list::{Flow, FlowState, list};
-pub use sweep::{Sweep, Sweeper};
+pub use sweep::{Census, Sweep, Sweeper};
 
 /// An address family, with its own table of flows.
 trait Family: Address

@@ -1,11 +1,19 @@
 //! Removing flows that are over, a slice of a table at a time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use dataplane_common::abi::{Abi, Addr4, Addr6, Address, CtKey, CtVal, capacity, ct_flags, name};
 
 use super::{Family, Flows, belongs, front_key, is_front, is_over, other_tuple};
 use crate::bpf::{Error, Jiffies, Maps, Pass, Table};
+use crate::metrics::{FAMILIES, Metrics};
 
 /// Entries of one slice: well under a millisecond.
 const SLICE: usize = 1_024;
@@ -14,8 +22,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Between two passes.
 const REST: Duration = Duration::from_secs(2);
 
+/// What the last full pass over each table found: IPv4, IPv6.
+#[derive(Debug, Default)]
+pub struct Census([AtomicU64; 2]);
+
+impl Census {
+    /// Entries that stay.
+    pub fn entries(&self) -> [u64; 2] {
+        [0, 1].map(|family| self.0[family].load(Ordering::Relaxed))
+    }
+}
+
 /// Walks the tables of flows over and over.
 pub struct Sweeper {
+    census: Arc<Census>,
+    metrics: Arc<Metrics>,
     v4: Side<Addr4>,
     v6: Side<Addr6>,
     half_open: Table<u32, u32>,
@@ -41,8 +62,10 @@ impl Sweeper {
     /// # Errors
     ///
     /// A map is missing, or the kernel's clock cannot be read.
-    pub fn new(maps: &Maps, hz: u32) -> Result<Self, Error> {
+    pub fn new(maps: &Maps, hz: u32, metrics: Arc<Metrics>) -> Result<Self, Error> {
         Ok(Self {
+            census: Arc::default(),
+            metrics,
             v4: Side::new(maps)?,
             v6: Side::new(maps)?,
             half_open: maps.table(name::HALF_OPEN)?,
@@ -50,6 +73,11 @@ impl Sweeper {
             jiffies: Jiffies::new().map_err(clock_error)?,
             hz,
         })
+    }
+
+    /// Where the passes leave their counts.
+    pub fn census(&self) -> Arc<Census> {
+        Arc::clone(&self.census)
     }
 
     /// Sweeps until the task is dropped. A table that cannot be read is tried again.
@@ -96,6 +124,8 @@ impl Sweeper {
         }
         let mut sweep = swept?;
         if self.v4.ended && self.v6.ended {
+            self.v4.tally.tell(0, &self.census, &self.metrics);
+            self.v6.tally.tell(1, &self.census, &self.metrics);
             let counted = self.write_half_open();
             self.begin();
             counted?;
@@ -143,6 +173,23 @@ struct Side<A> {
     flows: Flows<A>,
     pass: Pass,
     ended: bool,
+    tally: Tally,
+}
+
+/// What a pass has met so far.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    examined: usize,
+    removed: usize,
+    busy: Duration,
+}
+
+impl Tally {
+    fn tell(&self, family: usize, census: &Census, metrics: &Metrics) {
+        let stay = self.examined.saturating_sub(self.removed) as u64;
+        census.0[family].store(stay, Ordering::Relaxed);
+        metrics.swept(FAMILIES[family], self.busy, self.removed as u64);
+    }
 }
 
 impl<A: Family> Side<A>
@@ -155,12 +202,14 @@ where
             flows: A::table(maps)?,
             pass: Pass::default(),
             ended: false,
+            tally: Tally::default(),
         })
     }
 
     fn begin(&mut self) {
         self.pass = Pass::default();
         self.ended = false;
+        self.tally = Tally::default();
     }
 
     fn slice(
@@ -169,6 +218,7 @@ where
         size: usize,
         counts: &mut BTreeMap<u32, u32>,
     ) -> Result<Sweep, Error> {
+        let began = Instant::now();
         let mut sweep = Sweep::default();
         let Some(entries) = self.flows.slice(&mut self.pass, size)? else {
             self.ended = true;
@@ -185,6 +235,9 @@ where
                 0
             };
         }
+        self.tally.examined += sweep.examined;
+        self.tally.removed += sweep.removed;
+        self.tally.busy += began.elapsed();
         Ok(sweep)
     }
 

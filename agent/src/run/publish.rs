@@ -1,0 +1,317 @@
+//! What the agent's task tells to those who answer over HTTP.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dataplane_model::snapshot::{
+    Event, Key, Object, ObjectKey, Service, Snapshot, Text, TrafficPolicy,
+};
+use dataplane_model::tables::MapId;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::engine::Engine;
+use crate::metrics::{Changed, FAMILIES, Metrics};
+use crate::observe::sample::MapCounts;
+use crate::serve::{Check, Checks, Health, NodeState};
+use crate::source::{Change, Object as Raw};
+
+/// When the pods or the Service of a slice changed (set by the controller of EndpointSlices).
+const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// Keeps what others may ask for up to date.
+pub struct Publisher {
+    metrics: Arc<Metrics>,
+    health: watch::Sender<Health>,
+    checks: watch::Sender<Arc<Checks>>,
+    maps: watch::Sender<MapCounts>,
+    started: Timestamp,
+    node: NodeState,
+    last_updated: Option<Timestamp>,
+    done: u64,
+    /// Changes of endpoints that are not in force yet: family and time.
+    triggers: Vec<(&'static str, Timestamp)>,
+    /// Services for whom it matters what is on this node.
+    local: BTreeMap<ObjectKey, Local>,
+    dirty: BTreeSet<ObjectKey>,
+}
+
+/// What this node has of a Service that asks for endpoints on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Local {
+    check: Option<Check>,
+    /// There are endpoints, and none is here: internal and external policy, by family.
+    missing: [[bool; 2]; 2],
+}
+
+/// The other ends of what a [`Publisher`] tells.
+pub struct Published {
+    /// Health.
+    pub health: watch::Receiver<Health>,
+    /// Health checks of Services.
+    pub checks: watch::Receiver<Arc<Checks>>,
+    /// Entries and capacity of the maps that the agent writes.
+    pub maps: watch::Receiver<MapCounts>,
+}
+
+impl Publisher {
+    /// Nothing is known yet.
+    pub fn new(metrics: Arc<Metrics>) -> (Self, Published) {
+        let (health, health_seen) = watch::channel(Health::default());
+        let (checks, checks_seen) = watch::channel(Arc::default());
+        let (maps, maps_seen) = watch::channel(MapCounts::default());
+        let publisher = Self {
+            metrics,
+            health,
+            checks,
+            maps,
+            started: Timestamp::now(),
+            node: NodeState::default(),
+            last_updated: None,
+            done: 0,
+            triggers: Vec::new(),
+            local: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+        };
+        let published = Published {
+            health: health_seen,
+            checks: checks_seen,
+            maps: maps_seen,
+        };
+        (publisher, published)
+    }
+
+    /// An object as a source has it, before it is converted.
+    pub fn read(&mut self, change: &Change) {
+        let now = now_secs();
+        match change {
+            Change::Apply { object, .. } => match &**object {
+                Raw::Service(_) => self.metrics.changed(Changed::Service, now),
+                Raw::EndpointSlice(slice) => {
+                    self.metrics.changed(Changed::Endpoints, now);
+                    let given = slice.metadata.annotations.get(TRIGGER);
+                    let time = given.and_then(|text| text.parse::<Timestamp>().ok());
+                    let family = FAMILIES
+                        .into_iter()
+                        .find(|name| *name == slice.address_type);
+                    // What was there before the agent is not its doing.
+                    if let (Some(time), Some(family)) = (time, family)
+                        && time > self.started
+                    {
+                        self.triggers.push((family, time));
+                    }
+                }
+                _ => {}
+            },
+            Change::Delete(key) => match key.kind {
+                crate::source::Kind::Service => self.metrics.changed(Changed::Service, now),
+                crate::source::Kind::EndpointSlice => {
+                    self.metrics.changed(Changed::Endpoints, now);
+                }
+                _ => {}
+            },
+        }
+    }
+
+    /// An event that is about to be folded into the snapshot.
+    pub fn seen(&mut self, event: &Event, snapshot: &Snapshot) {
+        let before = |key: &ObjectKey| snapshot.slices.get(key).map(|slice| slice.service.clone());
+        match event {
+            Event::Apply(Object::Node(node)) if node.name == snapshot.node.name => {
+                self.node = if node.leaving {
+                    NodeState::Leaves
+                } else {
+                    NodeState::Stays
+                };
+            }
+            Event::Delete(Key::Node(name)) if *name == snapshot.node.name => {
+                self.node = NodeState::Leaves;
+            }
+            Event::Apply(Object::Service(service)) => {
+                if asks_for_local(service) {
+                    self.local.entry(service.key.clone()).or_default();
+                } else {
+                    self.local.remove(&service.key);
+                }
+                self.dirty.insert(service.key.clone());
+            }
+            Event::Delete(Key::Service(key)) => {
+                self.local.remove(key);
+                self.dirty.insert(key.clone());
+            }
+            Event::Apply(Object::Slice(slice)) => {
+                self.dirty.insert(slice.service.clone());
+                self.dirty.extend(before(&slice.key));
+            }
+            Event::Delete(Key::Slice(key)) => self.dirty.extend(before(key)),
+            Event::Apply(Object::Pod(pod)) => self.pods_changed(&pod.key.namespace),
+            Event::Delete(Key::Pod(key)) => self.pods_changed(&key.namespace),
+            Event::Apply(Object::Config(_)) => self.dirty.extend(self.local.keys().cloned()),
+            _ => {}
+        }
+    }
+
+    /// Services without slices may be served by any pod of their namespace.
+    fn pods_changed(&mut self, namespace: &Text) {
+        let services = self.local.keys().filter(|key| key.namespace == *namespace);
+        self.dirty.extend(services.cloned());
+    }
+
+    /// The engine has tried to bring the maps up to date.
+    pub fn reconciled(&mut self, engine: &Engine) {
+        let history = engine.history();
+        let is_done = history.done > self.done;
+        let pending = history.pending.is_some();
+        self.metrics
+            .plans(history.done, history.failed, pending, history.in_sync);
+        if is_done {
+            let now = Timestamp::now();
+            self.metrics
+                .synced(history.last_took, self.done == 0, now_secs());
+            self.done = history.done;
+            self.last_updated = Some(now);
+            for (family, since) in self.triggers.drain(..) {
+                let secs = now.duration_since(since).as_secs_f64();
+                self.metrics.programmed(family, secs.max(0.0));
+            }
+            self.check_services(engine.snapshot());
+            self.maps.send_replace(map_counts(engine));
+        }
+        self.health(engine);
+    }
+
+    /// Tells how the proxy is; cheap enough for each turn of the loop.
+    pub fn health(&self, engine: &Engine) {
+        let health = Health {
+            oldest_change: engine.oldest_change(),
+            last_updated: self.last_updated,
+            node: self.node,
+        };
+        self.health.send_if_modified(|known| {
+            let changed = *known != health;
+            *known = health;
+            changed
+        });
+    }
+
+    fn check_services(&mut self, snapshot: &Snapshot) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for key in dirty {
+            if let (Some(local), Some(service)) =
+                (self.local.get_mut(&key), snapshot.services.get(&key))
+            {
+                *local = look(service, snapshot);
+            }
+        }
+        let services = self
+            .local
+            .iter()
+            .filter_map(|(key, local)| Some((key.clone(), local.check?)));
+        let node = &snapshot.node;
+        let some = node.nodeport_primary || !node.nodeport_addresses.is_empty();
+        let checks = Checks {
+            addresses: some.then(|| node.nodeport_ips().collect()),
+            services: services.collect(),
+        };
+        self.checks.send_if_modified(|known| {
+            let changed = **known != checks;
+            if changed {
+                *known = Arc::new(checks);
+            }
+            changed
+        });
+        for (policy, name) in ["internal", "external"].into_iter().enumerate() {
+            for (family, ip_family) in FAMILIES.into_iter().enumerate() {
+                let missing = self.local.values().filter(|l| l.missing[policy][family]);
+                self.metrics
+                    .no_local(name, ip_family, missing.count() as i64);
+            }
+        }
+    }
+}
+
+fn asks_for_local(service: &Service) -> bool {
+    let policies = [service.internal_policy, service.external_policy];
+    service.health_check_node_port.is_some() || policies.contains(&TrafficPolicy::Local)
+}
+
+/// What this node has of a Service.
+fn look(service: &Service, snapshot: &Snapshot) -> Local {
+    let mut here: BTreeSet<IpAddr> = BTreeSet::new();
+    // Any endpoint that may serve, and one on this node, by family.
+    let (mut any, mut near) = ([false; 2], [false; 2]);
+    let mut meet = |ip: IpAddr, ready: bool, serves: bool, is_here: bool| {
+        let family = usize::from(ip.is_ipv6());
+        any[family] |= serves;
+        near[family] |= serves && is_here;
+        if ready && is_here {
+            here.insert(ip);
+        }
+    };
+    let me = &snapshot.node.name;
+    let mut has_slices = snapshot.node.slices_only;
+    let from = ObjectKey::new(service.key.namespace.clone(), "");
+    let slices = snapshot.slices.range(from..);
+    let slices = slices.take_while(|(key, _)| key.namespace == service.key.namespace);
+    for (_, slice) in slices.filter(|(_, slice)| slice.service == service.key) {
+        has_slices = true;
+        for endpoint in &slice.endpoints {
+            let serves = endpoint.ready || (endpoint.serving && endpoint.terminating);
+            let is_here = endpoint.node() == Some(me);
+            meet(endpoint.address, endpoint.ready, serves, is_here);
+        }
+    }
+    let selector = service
+        .selector
+        .as_ref()
+        .filter(|labels| !labels.is_empty());
+    if let (false, Some(selector)) = (has_slices, selector) {
+        let from = ObjectKey::new(service.key.namespace.clone(), "");
+        let pods = snapshot.pods.range(from..);
+        let pods = pods.take_while(|(key, _)| key.namespace == service.key.namespace);
+        for (_, pod) in pods.filter(|(_, pod)| !pod.terminal) {
+            if selector
+                .iter()
+                .all(|(key, value)| pod.labels.get(key) == Some(value))
+            {
+                let ready = service.publish_not_ready || (pod.ready && !pod.terminating);
+                let is_here = pod.node.as_ref() == Some(me);
+                for &ip in &pod.ips {
+                    meet(ip, ready, ready || pod.ready, is_here);
+                }
+            }
+        }
+    }
+    let missing = |policy: TrafficPolicy| {
+        [0, 1].map(|family| policy == TrafficPolicy::Local && any[family] && !near[family])
+    };
+    Local {
+        check: service.health_check_node_port.map(|port| Check {
+            port,
+            local: [false, true]
+                .map(|is_v6| here.iter().filter(|ip| ip.is_ipv6() == is_v6).count()),
+        }),
+        missing: [
+            missing(service.internal_policy),
+            missing(service.external_policy),
+        ],
+    }
+}
+
+fn map_counts(engine: &Engine) -> MapCounts {
+    let tables = &engine.written().tables;
+    let ids = MapId::ALL.into_iter().filter(|&id| id != MapId::Epoch);
+    ids.map(|id| {
+        let capacity = engine.store().capacity(id).into();
+        (id.name().to_owned(), tables.len(id) as u64, capacity)
+    })
+    .collect()
+}
+
+fn now_secs() -> f64 {
+    Timestamp::now().as_duration().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests;
