@@ -12,6 +12,9 @@ use crate::config::{self, File};
 /// Those that hold beside kube-proxy's configuration file, too.
 const BESIDE_A_FILE: [&str; 3] = ["hostname-override", "v", "logging-format"];
 
+/// The address of the API server: it has no field.
+const MASTER: &str = "master";
+
 /// The flags that were given, with their values.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Flags(BTreeMap<&'static str, String>);
@@ -52,6 +55,7 @@ impl Flags {
     fn meaning(&self, counts: impl Fn(&str) -> bool) -> Result<(File, Ignored), config::Error> {
         let mut tree = Value::Object(Map::new());
         let mut ignored = Vec::new();
+        let mut api_server = None;
         for field in FIELDS {
             let Some(text) = self.0.get(field.flag).filter(|_| counts(field.flag)) else {
                 continue;
@@ -62,6 +66,7 @@ impl Flags {
                     ignored.push((format!("--{}", field.flag), why));
                 }
                 Effect::Ignored(_) | Effect::Moot => {}
+                Effect::Kept if field.flag == MASTER => api_server = Some(text.clone()),
                 Effect::Kept => {
                     // These flags are for all modes, their fields for one.
                     for mode in ["iptables.masqueradeAll", "iptables.syncPeriod"] {
@@ -80,7 +85,10 @@ impl Flags {
         };
         let config: Configuration =
             serde_json::from_value(tree).map_err(|error| wrong(error.to_string()))?;
-        let file = config.settings().map_err(wrong)?;
+        let file = File {
+            api_server,
+            ..config.settings().map_err(wrong)?
+        };
         Ok((file, ignored))
     }
 }
@@ -118,6 +126,7 @@ fn put(tree: &mut Value, path: &str, value: Value) {
 
 fn help(field: &Field) -> String {
     match field.effect {
+        Effect::Kept if field.flag == MASTER => "As --api-server".to_owned(),
         Effect::Kept => format!("As {} in KubeProxyConfiguration", field.path),
         Effect::Moot => "Accepted: what it asks for holds in any case".to_owned(),
         Effect::Ignored(why) => format!("Accepted, does nothing: {why}"),

@@ -234,3 +234,31 @@ fn beside_a_configuration_file_flags_are_ignored_but_for_the_name_and_logging() 
     .unwrap();
     assert!(!own.settings.masquerade_all && own.settings.log == "warn");
 }
+
+#[test]
+fn every_flag_that_means_something_can_be_given() {
+    for (flag, value) in [
+        ("logging-format", "json"),
+        ("hostname-override", "n"),
+        ("bind-address", "::1"),
+        ("healthz-bind-address", "[::]:1"),
+        ("metrics-bind-address", "off"),
+        ("bind-address-hard-fail", "true"),
+        ("proxy-mode", "ipvs"),
+        ("masquerade-all", "1"),
+        ("iptables-sync-period", "1s"),
+        ("ipvs-sync-period", "1s"),
+        ("nodeport-addresses", "primary"),
+        ("oom-score-adj", "0"),
+        ("v", "0"),
+        ("master", "https://10.0.0.1:6443"),
+    ] {
+        let loaded = flags(&[&format!("--{flag}={value}")]).expect(flag);
+        assert_eq!(loaded.warning, None, "{flag}");
+    }
+    let mut kept = effect::FIELDS
+        .iter()
+        .filter(|field| field.effect == effect::Effect::Kept);
+    let count = kept.by_ref().filter(|field| !field.flag.is_empty()).count();
+    assert_eq!(count, 14, "a new one is to be tried above");
+}
