@@ -26,23 +26,25 @@ pub const AGENT: &str = "sluice.dev/sluice:dev";
 pub const LAB: &str = "sluice.dev/lab:dev";
 
 /// Changes with what the images consist of.
-const VERSION: &str = "images-2";
+const VERSION: &str = "images-3";
 
 /// Programs that upstream tests call in pods, beside agnhost.
-const TOOLS: [&str; 11] = [
-    "bash", "curl", "dash", "dig", "ip", "iperf3", "nc", "ss", "tcpdump", "timeout", "wget",
+const TOOLS: [&str; 12] = [
+    "bash", "curl", "dash", "dig", "getent", "ip", "iperf3", "nc", "ss", "tcpdump", "timeout",
+    "wget",
 ];
 
 /// Libraries that programs load by name when they run.
 const RESOLVERS: [&str; 3] = ["libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"];
 
-const AGNHOST: [&str; 7] = [
+const AGNHOST: [&str; 8] = [
     "agnhost:2.63.0",
     "agnhost:2.55",
     "agnhost:2.53",
     "agnhost:2.52",
     "agnhost:2.43",
     "agnhost:2.21",
+    "glibc-dns-testing:2.0.0",
     "nginx:1.27-0",
 ];
 
