@@ -35,7 +35,9 @@ pub enum Command {
     Status(OutputArgs),
     /// Services and the backends that serve them.
     #[command(subcommand)]
-    Service(ListCommand),
+    Service(ServiceCommand),
+    /// Check that this host can run Sluice, or, with --services, that Services answer.
+    Check(CheckArgs),
     /// Policies and the pods of this node that they select.
     #[command(subcommand)]
     Policy(ListCommand),
@@ -75,6 +77,48 @@ pub enum ListCommand {
     List(OutputArgs),
 }
 
+/// Commands about Services.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// List the frontends and who serves them.
+    List {
+        /// Only those of this namespace.
+        #[arg(short, long, value_name = "NAMESPACE")]
+        namespace: Option<String>,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Show which endpoints serve a Service on this node, and why the others do not.
+    Show {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+        namespace: String,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Ask the agent, and connect to each address of each Service from here.
+    #[arg(long)]
+    pub services: bool,
+    /// Directory for pins that is to be on a BPF file system.
+    #[arg(long, value_name = "DIR", env = "SLUICE_BPFFS", default_value = DEFAULT_BPFFS)]
+    pub bpffs: PathBuf,
+    /// Mount a BPF file system here, if there is none, and check nothing.
+    #[arg(long, value_name = "DIR", conflicts_with = "services")]
+    pub mount_bpffs: Option<PathBuf>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// Commands about conntrack.
 #[derive(Debug, Subcommand)]
 pub enum ConntrackCommand {
@@ -102,8 +146,12 @@ pub struct OutputArgs {
 pub enum Output {
     /// Columns, for people.
     Table,
+    /// More columns, where there are more.
+    Wide,
     /// JSON.
     Json,
+    /// YAML.
+    Yaml,
 }
 
 /// Which flows to show.

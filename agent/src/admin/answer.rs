@@ -7,11 +7,12 @@ use std::time::Duration;
 use dataplane_common::abi::{ServiceKey, name, scope, service_flags};
 use dataplane_model::eval;
 use dataplane_model::ids::IdKind;
-use dataplane_model::snapshot::{Direction, NetworkPolicy};
+use dataplane_model::snapshot::{Direction, NetworkPolicy, ObjectKey};
 use dataplane_model::tables::{Family, MapId, Tables};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::explain::{self, ServiceDetail};
 use super::names::{Names, protocol};
 use super::protocol::{
     Attachments, Backend, Class, Conntrack, Frontend, MapUse, Plans, PodDevice, Policy, Request,
@@ -49,6 +50,7 @@ pub fn answer(view: &View<'_>, request: &Request) -> Response<Value> {
     match request {
         Request::Status => pack(view.status()),
         Request::Services => pack(Ok(view.services())),
+        Request::Service { namespace, name } => pack(view.service(namespace, name)),
         Request::Policies => pack(Ok(view.policies())),
         Request::Conntrack { limit } => pack(view.conntrack(*limit)),
         Request::Flows => Response::Error("flows are streamed, not answered".to_owned()),
@@ -204,6 +206,30 @@ impl View<'_> {
         let clock = Jiffies::new().and_then(|jiffies| jiffies.now_low());
         let now = clock.map_err(|error| error.to_string())?;
         conntrack::list(self.dataplane.maps(), now, self.hz).map_err(|error| error.to_string())
+    }
+
+    fn service(&self, namespace: &str, name: &str) -> Result<ServiceDetail, String> {
+        let key = ObjectKey::new(namespace, name);
+        let mut frontends = self.services();
+        frontends.retain(|frontend| explain::is_of(frontend, &key));
+        let detail = explain::explain(self.engine.snapshot(), &key, frontends);
+        let mut detail = detail.ok_or_else(|| {
+            format!("there is no Service {key}: name its namespace with -n, and see `sluice service list`")
+        })?;
+        let object = format!("Service {key}");
+        let notices = self.engine.desired().notices.iter();
+        let of_object = notices.filter(|notice| notice.object == object);
+        detail.notices = of_object.map(|notice| notice.text.clone()).collect();
+        let problems = self.converter.problems();
+        let of_object = problems.filter(|problem| {
+            let named = problem.object.as_ref();
+            named.is_some_and(|named| named.to_string() == object)
+        });
+        detail.notices.extend(of_object.map(ToString::to_string));
+        let history = self.engine.history();
+        detail.pending = history.pending.clone();
+        detail.written_secs_ago = history.last.map(|at| at.elapsed().as_secs());
+        Ok(detail)
     }
 
     fn services(&self) -> Vec<Frontend> {

@@ -1,6 +1,7 @@
 //! The agent's socket: who may open it may ask for the agent's state.
 
 pub mod answer;
+pub mod explain;
 pub mod flows;
 pub mod names;
 pub mod protocol;

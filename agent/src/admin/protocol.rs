@@ -16,6 +16,13 @@ pub enum Request {
     Status,
     /// A list of [`Frontend`].
     Services,
+    /// A [`ServiceDetail`](super::explain::ServiceDetail).
+    Service {
+        /// The Service's namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
     /// A list of [`Policy`].
     Policies,
     /// A [`Conntrack`].

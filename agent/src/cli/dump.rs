@@ -24,7 +24,8 @@ pub(super) fn dump(args: &DumpArgs) -> Result<()> {
     let lines = compile_folder(&args.manifests, &args.node_name, &args.node_port_addresses)?;
     match args.output.output {
         Output::Json => print(&serde_json::to_string_pretty(&lines)?),
-        Output::Table => print(&lines.join("\n")),
+        Output::Yaml => print(serde_saphyr::to_string(&lines)?.trim_end()),
+        Output::Table | Output::Wide => print(&lines.join("\n")),
     }
 }
 

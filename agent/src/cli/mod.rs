@@ -1,7 +1,9 @@
 //! The command line: asks the agent and prints what it answers.
 
+pub mod check;
 mod client;
 pub mod dump;
+mod service;
 mod show;
 
 use std::io::{self, Write};
@@ -11,10 +13,11 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::admin::explain::ServiceDetail;
 use crate::admin::protocol::{Conntrack, Flow, Frontend, Policy, Request, Status};
 use crate::args::{
     AgentArgs, Cli, Command, ConfigCommand, ConntrackCommand, FlowArgs, ListCommand, Output,
-    VerdictFilter,
+    ServiceCommand, VerdictFilter,
 };
 use crate::bpf;
 use crate::config::{File, Loaded, Settings};
@@ -32,11 +35,21 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Status(args) => {
             ask::<Status>(&socket, &Request::Status, args.output, show::status)
         }
-        Command::Service(ListCommand::List(args)) => {
-            ask::<Vec<Frontend>>(&socket, &Request::Services, args.output, |list| {
-                show::services(list)
-            })
+        Command::Service(ServiceCommand::List { namespace, output }) => {
+            list_services(&socket, namespace.as_deref(), output.output)
         }
+        Command::Service(ServiceCommand::Show {
+            name,
+            namespace,
+            output,
+        }) => {
+            let request = Request::Service {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            };
+            ask::<ServiceDetail>(&socket, &request, output.output, service::show)
+        }
+        Command::Check(args) => check::run(&socket, args),
         Command::Policy(ListCommand::List(args)) => {
             ask::<Vec<Policy>>(&socket, &Request::Policies, args.output, |list| {
                 show::policies(list)
@@ -69,11 +82,26 @@ fn ask<T: DeserializeOwned + Serialize>(
     table: impl Fn(&T) -> String,
 ) -> Result<()> {
     let answer: T = client::ask(socket, request)?;
+    print_as(&answer, output, table)
+}
+
+fn print_as<T: Serialize>(answer: &T, output: Output, table: impl Fn(&T) -> String) -> Result<()> {
     let text = match output {
-        Output::Json => serde_json::to_string_pretty(&answer)?,
-        Output::Table => table(&answer),
+        Output::Json => serde_json::to_string_pretty(answer)?,
+        Output::Yaml => serde_saphyr::to_string(answer)?,
+        Output::Table | Output::Wide => table(answer),
     };
-    print(&text)
+    print(text.trim_end())
+}
+
+fn list_services(socket: &Path, namespace: Option<&str>, output: Output) -> Result<()> {
+    let mut list: Vec<Frontend> = client::ask(socket, &Request::Services)?;
+    if let Some(namespace) = namespace {
+        let prefix = format!("{namespace}/");
+        list.retain(|frontend| frontend.service.starts_with(&prefix));
+    }
+    let wide = output == Output::Wide;
+    print_as(&list, output, |list| service::list(list, wide))
 }
 
 fn print_settings(agent: &AgentArgs, effective: bool, socket: Option<PathBuf>) -> Result<()> {
@@ -111,7 +139,11 @@ fn flows(socket: &Path, args: &FlowArgs) -> Result<()> {
         }
         match args.output.output {
             Output::Json => print(&serde_json::to_string(&flow)?)?,
-            Output::Table => print(&show::flow(&flow))?,
+            Output::Yaml => print(&format!(
+                "---\n{}",
+                serde_saphyr::to_string(&flow)?.trim_end()
+            ))?,
+            Output::Table | Output::Wide => print(&show::flow(&flow))?,
         }
         left -= 1;
         if left == 0 {

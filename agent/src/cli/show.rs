@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use comfy_table::{Table, presets};
 
-use crate::admin::protocol::{Conntrack, Flow, Frontend, Policy, Status};
+use crate::admin::protocol::{Conntrack, Flow, Policy, Status};
 
-fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(super) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns);
     for row in rows {
@@ -15,7 +15,7 @@ fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Strin
     table.trim_fmt()
 }
 
-fn or_dash(text: &Option<String>) -> String {
+pub(super) fn or_dash(text: &Option<String>) -> String {
     text.clone().unwrap_or_else(|| "-".to_owned())
 }
 
@@ -116,50 +116,6 @@ pub fn status(status: &Status) -> String {
     out.push('\n');
     out.push_str(&table(&["MAP", "ENTRIES", "CAPACITY"], maps));
     out
-}
-
-/// Services.
-pub fn services(list: &[Frontend]) -> String {
-    let rows = list.iter().flat_map(|frontend| {
-        let mut first = true;
-        let shares: Vec<Vec<String>> = frontend
-            .classes
-            .iter()
-            .flat_map(|class| {
-                let share = format!("{}%", class.percent);
-                if class.backends.is_empty() {
-                    return vec![(share, "refused".to_owned(), "-".to_owned())];
-                }
-                let backends = class.backends.iter();
-                backends
-                    .map(|backend| {
-                        (
-                            share.clone(),
-                            backend.address.clone(),
-                            or_dash(&backend.pod),
-                        )
-                    })
-                    .collect()
-            })
-            .map(|(share, backend, pod)| {
-                let head = if std::mem::take(&mut first) {
-                    [
-                        frontend.service.clone(),
-                        frontend.frontend.clone(),
-                        frontend.scope.clone(),
-                    ]
-                } else {
-                    Default::default()
-                };
-                [head.to_vec(), vec![share, backend, pod]].concat()
-            })
-            .collect();
-        shares
-    });
-    table(
-        &["SERVICE", "FRONTEND", "CLIENTS", "SHARE", "BACKEND", "POD"],
-        rows,
-    )
 }
 
 /// Policies.
