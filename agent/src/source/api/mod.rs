@@ -144,3 +144,6 @@ impl Api {
         (!waits).then_some(kind)
     }
 }
+
+#[cfg(test)]
+mod tests;
