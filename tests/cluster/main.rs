@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
+mod api;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod cluster;

@@ -46,6 +46,11 @@ impl Addresses {
         }
     }
 
+    /// The servers' own addresses.
+    pub fn learnt(&self) -> Vec<SocketAddr> {
+        self.lock().learnt.clone()
+    }
+
     /// The next connection begins with another address: the last one took connections and did not
     /// answer.
     pub fn skip(&self) {
