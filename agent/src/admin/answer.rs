@@ -82,6 +82,7 @@ impl View<'_> {
                 .iter()
                 .map(|kind| format!("{kind:?}"))
                 .collect(),
+            source: self.source.status(),
             modes: self.modes(),
             attachments: self.attachments(),
             objects: self.objects(),

@@ -60,6 +60,9 @@ pub struct Status {
     pub in_sync: bool,
     /// Kinds whose first list is awaited.
     pub awaited: Vec<String>,
+    /// Where objects come from.
+    #[serde(default)]
+    pub source: SourceStatus,
     /// Modes by setting.
     pub modes: BTreeMap<String, String>,
     /// Devices and cgroups with programs.
@@ -78,6 +81,44 @@ pub struct Status {
     pub notices: Vec<String>,
     /// Documents of kinds that the agent has no use for.
     pub skipped: Vec<Skipped>,
+}
+
+/// Where objects come from.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// The folder of manifests, or the API server's URL.
+    pub place: String,
+    /// The address of the API server that it is connected to.
+    pub connected: Option<String>,
+    /// What is watched at an API server.
+    pub kinds: Vec<WatchedKind>,
+}
+
+/// A kind that is watched.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchedKind {
+    /// The kind.
+    pub kind: String,
+    /// `starting`, `listing`, `following`, `retrying` or `not served`.
+    pub state: String,
+    /// Its first full list was complete.
+    pub synced: bool,
+    /// Objects known.
+    pub objects: usize,
+    /// Full lists since the start.
+    pub lists: u64,
+    /// Events since the start, bookmarks among them.
+    pub events: u64,
+    /// Seconds since the last one.
+    pub last_event_secs_ago: Option<u64>,
+    /// Requests that failed since the start.
+    pub failures: u64,
+    /// Why the last one failed, until one succeeds.
+    pub failure: Option<String>,
+    /// Objects that cannot be read now.
+    pub bad_objects: usize,
 }
 
 /// What the programs are attached to.

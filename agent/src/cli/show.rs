@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{Table, presets};
 
-use crate::admin::protocol::{Conntrack, Flow, Policy, Status};
+use crate::admin::protocol::{Conntrack, Flow, Policy, SourceStatus, Status};
 
 pub(super) fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
@@ -92,6 +92,9 @@ pub fn status(status: &Status) -> String {
     if let Some(pending) = &plans.pending {
         line("  pending", pending.clone());
     }
+    for (name, text) in source(&status.source) {
+        line(&name, text);
+    }
     for problem in &status.problems {
         line("problem", problem.to_string());
     }
@@ -116,6 +119,27 @@ pub fn status(status: &Status) -> String {
     out.push('\n');
     out.push_str(&table(&["MAP", "ENTRIES", "CAPACITY"], maps));
     out
+}
+
+/// The place, and each kind that is neither followed nor absent.
+fn source(source: &SourceStatus) -> Vec<(String, String)> {
+    let connected = source
+        .connected
+        .as_ref()
+        .map(|address| format!(" (connected to {address})"));
+    let place = format!("{}{}", source.place, connected.unwrap_or_default());
+    let mut lines = vec![("source".to_owned(), place)];
+    let usual = ["following", "not served"];
+    for kind in source
+        .kinds
+        .iter()
+        .filter(|kind| !usual.contains(&kind.state.as_str()))
+    {
+        let failure = kind.failure.as_ref().map(|text| format!(": {text}"));
+        let text = format!("{}{}", kind.state, failure.unwrap_or_default());
+        lines.push((format!("  {}", kind.kind), text));
+    }
+    lines
 }
 
 /// Policies.

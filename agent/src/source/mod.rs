@@ -10,6 +10,7 @@ pub mod schema;
 use dataplane_model::snapshot::Kind as ModelKind;
 use tokio::time::Instant;
 
+use crate::admin::protocol::SourceStatus;
 use crate::config::SourceSettings;
 use api::{Api, Timing};
 use manifests::{Manifests, Skipped};
@@ -81,6 +82,17 @@ impl Source {
                 }
             }
             Source::Api(api) => api.next().await,
+        }
+    }
+
+    /// What is known of it, for people.
+    pub fn status(&self) -> SourceStatus {
+        match self {
+            Source::Folder(_) => SourceStatus {
+                place: self.place(),
+                ..SourceStatus::default()
+            },
+            Source::Api(api) => api.status(),
         }
     }
 

@@ -212,6 +212,19 @@ impl ForTests {
         state::file_of(self.name)
     }
 
+    /// The programs that tests start by themselves, by the variables that name them.
+    pub fn programs(&self) -> Result<[(&'static str, OsString); 3]> {
+        let programs = Programs::find()?;
+        Ok([
+            ("SLUICE_ETCD", programs.etcd().into()),
+            (
+                "SLUICE_KUBE_APISERVER",
+                programs.kubernetes("kube-apiserver").into(),
+            ),
+            ("SLUICE_KUBECTL", programs.kubernetes("kubectl").into()),
+        ])
+    }
+
     /// Stops it; what its programs said stays in a folder of the build when tests failed.
     pub fn stop(self, failed: bool) -> Result<()> {
         if failed {

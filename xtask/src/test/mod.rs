@@ -200,7 +200,10 @@ impl Plan {
     /// cargo itself, build scripts would see them and run again.
     fn runner(&self, built: &Built, cluster: Option<&ForTests>, args: &Args) -> Result<String> {
         let mut variables = built.variables().to_vec();
-        variables.extend(cluster.map(|cluster| ("SLUICE_CLUSTER", cluster.file().into())));
+        if let Some(cluster) = cluster {
+            variables.push(("SLUICE_CLUSTER", cluster.file().into()));
+            variables.extend(cluster.programs()?);
+        }
         for name in ["PATH", "RUST_BACKTRACE", "RUST_LOG"] {
             variables.extend(std::env::var_os(name).map(|value| (name, value)));
         }

@@ -8,19 +8,18 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-use super::decode::{self, Bad, Event, Identity, Item};
+use super::Failure;
+use super::decode::{self, Event};
 use super::discover::discover;
+use super::intake::Intake;
 use super::kinds;
-use super::last_good::{LastGood, is_kept};
-use super::ledger::Ledger;
 use super::lines::Lines;
 use super::link::{Link, broken};
 use super::state::{Phase, States};
 use super::watch::{End, Request, Timing, Watch};
-use super::{Failure, ORIGIN};
-use crate::source::{Change, Kind, Object, ObjectKey, Problem};
+use crate::source::{Change, Kind};
 
 /// Objects of a page: at some 35 kB of a slice with 100 endpoints, a page has some MB.
 const PAGE: usize = 200;
@@ -49,8 +48,7 @@ pub struct Follower {
     timing: Timing,
     watch: Watch,
     path: String,
-    ledger: Ledger,
-    last_good: LastGood,
+    intake: Intake,
 }
 
 /// Nobody wants to know any more.
@@ -65,6 +63,7 @@ impl Follower {
         states: States,
         timing: Timing,
     ) -> Self {
+        let intake = Intake::new(kind, states.clone(), link.addresses().clone());
         Self {
             kind,
             link,
@@ -73,8 +72,7 @@ impl Follower {
             timing,
             watch: Watch::new(timing, kinds::is_optional(kind), Instant::now()),
             path: kinds::path(kind),
-            ledger: Ledger::default(),
-            last_good: LastGood::default(),
+            intake,
         }
     }
 
@@ -130,7 +128,7 @@ impl Follower {
                 Ok(None)
             }
             Ok(None) => {
-                self.ledger.begin();
+                self.intake.begin();
                 self.complete(Vec::new(), Instant::now()).await?;
                 Ok(Some(End::Absent))
             }
@@ -139,7 +137,7 @@ impl Follower {
     }
 
     fn begin(&mut self) {
-        self.ledger.begin();
+        self.intake.begin();
         self.states.update(self.kind, |state| {
             state.phase = Phase::Listing;
             state.lists += 1;
@@ -177,7 +175,7 @@ impl Follower {
         self.watch.opened(received);
         let mut changes = Vec::new();
         for item in page.items {
-            self.apply(item, true, &mut changes);
+            self.intake.apply(item, true, &mut changes);
         }
         match page.next {
             Some(token) => {
@@ -280,11 +278,11 @@ impl Follower {
             match event {
                 Ok(Event::Apply(item)) => {
                     let version = item.identity().version.clone();
-                    self.apply(item, initial, &mut changes);
+                    self.intake.apply(item, initial, &mut changes);
                     self.watch.sign(&version, received);
                 }
                 Ok(Event::Delete(identity)) => {
-                    self.delete(&identity, &mut changes);
+                    self.intake.delete(&identity, &mut changes);
                     self.watch.sign(&identity.version, received);
                 }
                 Ok(Event::Bookmark {
@@ -320,109 +318,14 @@ impl Follower {
         Ok(end.map(End::Failed))
     }
 
-    fn apply(&mut self, item: Item, initial: bool, changes: &mut Vec<Change>) {
-        match item {
-            Item::Object(identity, object) => {
-                let Identity {
-                    namespace, name, ..
-                } = &identity;
-                if !self
-                    .ledger
-                    .apply(namespace, name, identity.number(), initial)
-                {
-                    return;
-                }
-                let key = ObjectKey::new(self.kind, Some(namespace), name);
-                self.states
-                    .update(self.kind, |state| state.bad.remove(&key));
-                self.pass(object, changes);
-            }
-            Item::Bad(bad) => self.bad(bad, changes),
-        }
-    }
-
-    fn pass(&mut self, object: Object, changes: &mut Vec<Change>) {
-        let change = Change::Apply {
-            object: Arc::new(object),
-            origin: ORIGIN,
-        };
-        self.filtered(change, changes);
-    }
-
-    fn delete(&mut self, identity: &Identity, changes: &mut Vec<Change>) {
-        let Identity {
-            namespace, name, ..
-        } = identity;
-        if self.ledger.delete(namespace, name, identity.number()) {
-            let key = ObjectKey::new(self.kind, Some(namespace), name);
-            self.gone(key, changes);
-        }
-    }
-
-    fn gone(&mut self, key: ObjectKey, changes: &mut Vec<Change>) {
-        self.states
-            .update(self.kind, |state| state.bad.remove(&key));
-        if is_kept(&key) {
-            info!("{key} is deleted; it is served on until the API server makes it again");
-            return;
-        }
-        self.filtered(Change::Delete(key), changes);
-    }
-
-    fn filtered(&mut self, change: Change, changes: &mut Vec<Change>) {
-        if self.kind != Kind::EndpointSlice {
-            changes.push(change);
-            return;
-        }
-        let before = changes.len();
-        changes.extend(self.last_good.filter(change));
-        if changes.len() == before {
-            info!("default/kubernetes would have no backend: the last ones stay");
-        }
-        self.link.addresses().learn(self.last_good.addresses());
-    }
-
-    /// An object that cannot be read hurts only itself.
-    fn bad(&mut self, bad: Bad, changes: &mut Vec<Change>) {
-        let Identity {
-            namespace, name, ..
-        } = &bad.identity;
-        let known = self.ledger.keep(namespace, name);
-        let key = ObjectKey::new(self.kind, Some(namespace), name);
-        let effect = match (known, bad.closed) {
-            (true, _) => "the version read before stays in force",
-            (false, None) => "the object does not exist for the agent",
-            (false, Some(policy)) => {
-                self.pass(Object::NetworkPolicy(policy), changes);
-                "until it can be read, it allows its pods nothing"
-            }
-        };
-        let problem = Problem {
-            origin: ORIGIN,
-            object: Some(key.clone()),
-            field: String::new(),
-            message: format!("cannot be read: {}", bad.message),
-            effect: effect.to_owned(),
-        };
-        self.states.update(self.kind, |state| {
-            state.bad_events += 1;
-            if state.bad.get(&key) != Some(&problem) {
-                warn!("{problem}");
-            }
-            state.bad.insert(key, problem);
-        });
-    }
-
     /// A full list is complete: what it did not have is gone.
     async fn complete(
         &mut self,
         mut changes: Vec<Change>,
         received: Instant,
     ) -> Result<(), Finished> {
-        for key in self.ledger.sweep(self.kind) {
-            self.gone(key, &mut changes);
-        }
-        let objects = self.ledger.len();
+        self.intake.sweep(&mut changes);
+        let objects = self.intake.len();
         let first = self.states.update(self.kind, |state| {
             state.phase = Phase::Following;
             state.failure = None;
@@ -444,7 +347,7 @@ impl Follower {
         if changes.is_empty() && !complete {
             return Ok(());
         }
-        let objects = self.ledger.len();
+        let objects = self.intake.len();
         self.states
             .update(self.kind, |state| state.objects = objects);
         let message = Message {

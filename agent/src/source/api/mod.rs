@@ -6,6 +6,7 @@ mod decode;
 mod dial;
 mod discover;
 mod follow;
+mod intake;
 mod kinds;
 mod last_good;
 mod ledger;
@@ -30,6 +31,7 @@ pub use state::{Phase, State, States};
 pub use watch::Timing;
 
 use super::{Batch, Kind, Origin, Problem};
+use crate::admin::protocol::SourceStatus;
 
 /// Where objects of the API stand.
 const ORIGIN: Origin = Origin {
@@ -123,6 +125,20 @@ impl Api {
     pub fn problems(&self) -> Vec<Problem> {
         let states = self.states.snapshot().into_values();
         states.flat_map(|state| state.bad.into_values()).collect()
+    }
+
+    /// What is known of it, for people.
+    pub fn status(&self) -> SourceStatus {
+        let kinds = self.states.snapshot().into_iter();
+        SourceStatus {
+            place: self.link.url(),
+            connected: self
+                .link
+                .addresses()
+                .connected()
+                .map(|address| address.to_string()),
+            kinds: kinds.map(|(kind, state)| state.watched(kind)).collect(),
+        }
     }
 
     /// The state of each kind.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::admin::protocol::WatchedKind;
 use crate::source::{Kind, ObjectKey, Problem};
 
 /// How far the following of a kind is.
@@ -59,6 +60,24 @@ pub struct State {
     pub bad_events: u64,
     /// Objects that cannot be read now.
     pub bad: BTreeMap<ObjectKey, Problem>,
+}
+
+impl State {
+    /// The state for people.
+    pub fn watched(self, kind: Kind) -> WatchedKind {
+        WatchedKind {
+            kind: kind.name().to_owned(),
+            state: self.phase.name().to_owned(),
+            synced: self.synced,
+            objects: self.objects,
+            lists: self.lists,
+            events: self.events,
+            last_event_secs_ago: self.last_sign.map(|at| at.elapsed().as_secs()),
+            failures: self.failures,
+            failure: self.failure,
+            bad_objects: self.bad.len(),
+        }
+    }
 }
 
 /// The states of all kinds.
