@@ -23,7 +23,7 @@ use crate::admin::answer::{self, View};
 use crate::admin::names::Names;
 use crate::admin::server::{self, Question};
 use crate::bpf::{self, Dataplane, LoadOptions};
-use crate::config::Settings;
+use crate::config::{Settings, SourceSettings};
 use crate::convert::Converter;
 use crate::metrics::Metrics;
 use crate::netlink::{self, NetEvent};
@@ -173,6 +173,7 @@ fn node(settings: &Settings) -> NodeConfig {
         nodeport_addresses: settings.node_port_addresses.blocks.clone(),
         nodeport_primary: settings.node_port_addresses.primary,
         masquerade_all: settings.masquerade_all,
+        slices_only: matches!(settings.source, SourceSettings::Api(_)),
         ..NodeConfig::default()
     }
 }
