@@ -68,6 +68,19 @@ pub enum Body {
         /// The rest.
         data: Vec<u8>,
     },
+    /// SCTP.
+    Sctp {
+        /// Source port.
+        src: u16,
+        /// Destination port.
+        dst: u16,
+        /// Verification tag.
+        tag: u32,
+        /// Chunks.
+        chunks: Vec<u8>,
+        /// False: the checksum field is 0.
+        summed: bool,
+    },
     /// Anything else.
     Other {
         /// IP protocol number.
@@ -327,6 +340,7 @@ impl Body {
         match self {
             Body::Tcp(_) => proto::TCP,
             Body::Udp { .. } => proto::UDP,
+            Body::Sctp { .. } => proto::SCTP,
             Body::Icmp { .. } if is_v4 => proto::ICMP,
             Body::Icmp { .. } => proto::ICMPV6,
             Body::Other { proto, .. } => *proto,
@@ -360,6 +374,23 @@ impl Body {
                 out.extend([*kind, *code, 0, 0]);
                 out.extend(info.to_be_bytes());
                 (2, data)
+            }
+            Body::Sctp {
+                src,
+                dst,
+                tag,
+                chunks,
+                summed,
+            } => {
+                out.extend([src.to_be_bytes(), dst.to_be_bytes()].as_flattened());
+                out.extend(tag.to_be_bytes());
+                out.extend([0; 4]);
+                out.extend(chunks);
+                if *summed {
+                    let checksum = crc32c(&out);
+                    out[8..12].copy_from_slice(&checksum.to_le_bytes());
+                }
+                return out;
             }
             Body::Other { data, .. } => return data.clone(),
         };
@@ -420,6 +451,21 @@ impl Body {
                     data: bytes[8..].to_vec(),
                 })
             }
+            proto::SCTP => {
+                let sum = u32::from_le_bytes(array(bytes, 8)?);
+                let mut covered = bytes.to_vec();
+                covered[8..12].fill(0);
+                if sum != 0 && sum != crc32c(&covered) {
+                    return Err(format!("SCTP checksum {sum:08x}"));
+                }
+                Ok(Body::Sctp {
+                    src: word(0)?,
+                    dst: word(2)?,
+                    tag: long(4)?,
+                    chunks: bytes[12..].to_vec(),
+                    summed: sum != 0,
+                })
+            }
             _ => Ok(Body::Other {
                 proto: number,
                 data: bytes.to_vec(),
@@ -472,6 +518,15 @@ fn transport_sum(src: IpAddr, dst: IpAddr, number: u8, bytes: &[u8]) -> u16 {
     }
     covered.extend(bytes);
     sum(&covered)
+}
+
+/// CRC32c, bit by bit (RFC 9260 appendix A).
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, octet| {
+        (0..8).fold(sum ^ u32::from(*octet), |sum, _| {
+            (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    })
 }
 
 fn sum(bytes: &[u8]) -> u16 {

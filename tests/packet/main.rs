@@ -49,5 +49,6 @@ mod malformed;
 mod node_port;
 mod policy;
 mod reach;
+mod sctp;
 mod spoofing;
 mod tracking;

@@ -8,7 +8,7 @@ use std::{
 
 use dataplane_common::{
     abi::{Addr4, Addr6, IdentityVal, Subject, identity_flags, name, subject_flags, subject_state},
-    net::{proto, tcp_flags},
+    net::{proto, sctp, tcp_flags},
 };
 
 use crate::{
@@ -70,6 +70,8 @@ pub const ACK: u8 = tcp_flags::ACK;
 pub const FIN: u8 = tcp_flags::FIN | tcp_flags::ACK;
 /// A reset.
 pub const RST: u8 = tcp_flags::RST;
+/// SCTP's answer to an INIT.
+pub const INIT_ACK: u8 = 2;
 
 /// Loaded programs, and what their maps say.
 pub struct World {
@@ -222,11 +224,26 @@ impl World {
         )
     }
 
+    /// An SCTP packet of one chunk.
+    pub fn sctp(&self, chunk: u8, src: End, dst: End) -> Frame {
+        let mut chunks = vec![chunk, 0, 0, 20, 0xa, 0xb, 0xc, 0xd];
+        chunks.extend([7; 12]);
+        let body = Body::Sctp {
+            src: src.1,
+            dst: dst.1,
+            tag: 0x0102_0304,
+            chunks,
+            summed: true,
+        };
+        self.frame(src.0, dst.0, body)
+    }
+
     /// A packet that may begin a flow: a SYN, a datagram, an SCTP INIT.
     pub fn first(&self, proto: u8, src: End, dst: End) -> Frame {
         match proto {
             proto::TCP => self.tcp(SYN, src, dst),
             proto::UDP => self.udp(src, dst),
+            proto::SCTP => self.sctp(sctp::INIT, src, dst),
             _ => {
                 let mut data = [src.1.to_be_bytes(), dst.1.to_be_bytes()].concat();
                 data.extend([0; 24]);
@@ -239,6 +256,7 @@ impl World {
     pub fn answer(&self, proto: u8, src: End, dst: End) -> Frame {
         match proto {
             proto::TCP => self.tcp(SYN_ACK, src, dst),
+            proto::SCTP => self.sctp(INIT_ACK, src, dst),
             _ => self.first(proto, src, dst),
         }
     }
@@ -274,6 +292,9 @@ impl World {
         match &mut out.body {
             Body::Tcp(tcp) => (tcp.src, tcp.dst) = (src.1, dst.1),
             Body::Udp {
+                src: from, dst: to, ..
+            }
+            | Body::Sctp {
                 src: from, dst: to, ..
             } => (*from, *to) = (src.1, dst.1),
             Body::Other { data, .. } => {

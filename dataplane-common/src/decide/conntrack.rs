@@ -1,6 +1,6 @@
 //! The life of a flow: states and time-outs.
 
-use crate::net::tcp_flags;
+use crate::net::{sctp, tcp_flags};
 
 /// Where a flow is in its life ([`crate::abi::CtVal::state`]).
 #[repr(u8)]
@@ -10,11 +10,11 @@ pub enum State {
     New = 0,
     /// Both ends have sent (for TCP: the handshake is answered).
     Established = 1,
-    /// TCP: one end has closed.
+    /// TCP, SCTP: one end has closed.
     Closing = 2,
-    /// TCP: both ends have closed; the tuple may be used anew.
+    /// TCP, SCTP: both ends have closed; the tuple may be used anew.
     TimeWait = 3,
-    /// TCP: reset; the tuple may be used anew.
+    /// TCP, SCTP: reset; the tuple may be used anew.
     Reset = 4,
 }
 
@@ -31,7 +31,7 @@ impl State {
         }
     }
 
-    /// True if a SYN of the initiator starts a new flow in this entry's place.
+    /// True if a SYN or INIT of the initiator starts a new flow in this entry's place.
     #[inline(always)]
     pub const fn is_reusable(self) -> bool {
         matches!(self, State::TimeWait | State::Reset)
@@ -56,6 +56,10 @@ pub mod timeout {
     pub const DATAGRAM_ESTABLISHED: u32 = 120;
     /// SCTP, answered.
     pub const SCTP_ESTABLISHED: u32 = 210;
+    /// SCTP, being shut down: as long as its messages may take to be sent again (RFC 9260 section 16).
+    pub const SCTP_CLOSING: u32 = 60;
+    /// SCTP, shut down.
+    pub const SCTP_CLOSED: u32 = 10;
     /// ICMP echo.
     pub const ICMP: u32 = 30;
     /// A flow that policy forbids.
@@ -77,6 +81,8 @@ pub const fn timeout_secs(proto: u8, state: State, denied: bool) -> u32 {
         (_, State::Reset) => timeout::TCP_RESET,
         (proto::ICMP | proto::ICMPV6, _) => timeout::ICMP,
         (_, State::New) => timeout::DATAGRAM_NEW,
+        (proto::SCTP, State::Closing) => timeout::SCTP_CLOSING,
+        (proto::SCTP, State::TimeWait) => timeout::SCTP_CLOSED,
         (proto::SCTP, _) => timeout::SCTP_ESTABLISHED,
         _ => timeout::DATAGRAM_ESTABLISHED,
     }
@@ -99,6 +105,17 @@ pub const fn next_tcp(state: State, flags: u8, from_responder: bool) -> State {
     match state {
         State::New if from_responder && flags & tcp_flags::FIN == 0 => State::Established,
         State::New | State::Established if flags & tcp_flags::FIN != 0 => State::Closing,
+        _ => state,
+    }
+}
+
+/// The state after an SCTP packet with this first chunk (RFC 9260 section 4, seen from the middle).
+#[inline(always)]
+pub const fn next_sctp(state: State, chunk: u8) -> State {
+    match chunk {
+        sctp::ABORT => State::Reset,
+        sctp::SHUTDOWN_COMPLETE => State::TimeWait,
+        sctp::SHUTDOWN | sctp::SHUTDOWN_ACK if !state.is_reusable() => State::Closing,
         _ => state,
     }
 }

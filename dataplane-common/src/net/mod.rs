@@ -1,6 +1,7 @@
 //! Protocol numbers and header layouts.
 
 pub mod checksum;
+pub mod crc32c;
 
 /// EtherTypes, in network byte order as loaded from a frame.
 pub mod ethertype {
@@ -60,6 +61,22 @@ pub mod tcp_flags {
     pub const RST: u8 = 1 << 2;
     /// Acknowledgement is valid.
     pub const ACK: u8 = 1 << 4;
+}
+
+/// Types of SCTP chunks (RFC 9260 section 3.2). A packet is known by its first.
+pub mod sctp {
+    /// Begins an association.
+    pub const INIT: u8 = 1;
+    /// Ends it at once.
+    pub const ABORT: u8 = 6;
+    /// Begins to end it.
+    pub const SHUTDOWN: u8 = 7;
+    /// Answers `SHUTDOWN`.
+    pub const SHUTDOWN_ACK: u8 = 8;
+    /// The association's last.
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+    /// Flag of the last and of `ABORT`: the tag is the sender's own, not the receiver's.
+    pub const REFLECTED_TAG: u8 = 1;
 }
 
 /// Offsets within an Ethernet header.

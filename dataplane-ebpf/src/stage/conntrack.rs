@@ -3,8 +3,8 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use dataplane_common::{
     abi::{Address, CtKey, CtVal, Port, capacity, ct_flags, scope},
-    decide::conntrack::{State, is_expired, next_tcp, timeout_secs},
-    net::{proto, tcp_flags},
+    decide::conntrack::{State, is_expired, next_sctp, next_tcp, timeout_secs},
+    net::{proto, sctp, tcp_flags},
 };
 
 use crate::{
@@ -188,7 +188,7 @@ fn live<F: Family>(
         return None;
     }
     if packet.kind == Kind::Ports && begins(packet) {
-        if packet.proto == proto::TCP && state.is_reusable() {
+        if state.is_reusable() {
             return None;
         }
         if forward && is_open_again::<F>(packet, entry) {
@@ -210,10 +210,14 @@ fn is_open_again<F: Family>(packet: &Packet<F::Addr>, entry: &CtVal<F::Addr>) ->
         && service::lookup::<F>(addr, port, packet.proto, scope::INTERNAL).is_some()
 }
 
-/// True for a packet that may begin a flow to a frontend: a TCP SYN, any datagram.
+/// True for a packet that may begin a flow to a frontend: a TCP SYN, an SCTP INIT, any datagram.
 #[inline(always)]
 pub fn begins<A>(packet: &Packet<A>) -> bool {
-    packet.proto != proto::TCP || packet.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN
+    match packet.proto {
+        proto::TCP => packet.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN,
+        proto::SCTP => packet.flags == sctp::INIT,
+        _ => true,
+    }
 }
 
 /// Notes a packet of the flow.
@@ -235,6 +239,8 @@ pub fn touch<A: Address>(packet: &Packet<A>, entry: &mut CtVal<A>, forward: bool
         if packet.flags & CHANGES != 0 || state == State::New {
             entry.state = after(packet, entry, state, forward) as u8;
         }
+    } else if packet.proto == proto::SCTP {
+        entry.state = next_sctp(State::from_number(entry.state), packet.flags) as u8;
     }
 }
 

@@ -58,7 +58,7 @@ pub struct Packet<A> {
     pub frag_id: u32,
     /// IP protocol number.
     pub proto: u8,
-    /// TCP flags; for ICMP the type.
+    /// TCP flags; for SCTP the type of the first chunk; for ICMP the type.
     pub flags: u8,
     /// What the transport header is.
     pub kind: Kind,
@@ -117,6 +117,10 @@ fn transport<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>) -> Result<
             let header = readable::<20, C>(ctx, l4)?;
             ports(packet, header.get::<u32, 0>());
             packet.flags = header.u8::<13>();
+        } else if packet.proto == proto::SCTP {
+            let header = readable::<16, C>(ctx, l4)?;
+            ports(packet, header.get::<u32, 0>());
+            packet.flags = header.u8::<12>();
         } else {
             let header = readable::<8, C>(ctx, l4)?;
             ports(packet, header.get::<u32, 0>());

@@ -1,9 +1,10 @@
-//! Refuses a packet: answers TCP with a reset (RFC 9293 section 3.10.7.1) and datagrams with an
-//! unreachable port (RFC 792, RFC 4443 section 3.1), back by the device they came from.
+//! Refuses a packet: answers TCP with a reset (RFC 9293 section 3.10.7.1), SCTP with an abort (RFC
+//! 9260 section 8.4) and datagrams with an unreachable port (RFC 792, RFC 4443 section 3.1), back by the
+//! device they came from.
 
 use dataplane_common::{
     abi::{Address, hook},
-    net::{checksum::fold, eth, icmp, icmpv6, ipv4, ipv6, proto, tcp_flags},
+    net::{checksum::fold, crc32c, eth, icmp, icmpv6, ipv4, ipv6, proto, sctp, tcp_flags},
     verdict::{DropReason, Verdict},
 };
 
@@ -18,6 +19,8 @@ use crate::{
 
 /// Length of a TCP header without options.
 const TCP: u32 = 20;
+/// Length of an SCTP header and an abort without causes.
+const SCTP_ABORT: u32 = 16;
 /// Length of an ICMP or ICMPv6 error's header.
 const ICMP: u32 = 8;
 /// Octets of the refused packet's payload that the error quotes: its ports.
@@ -26,10 +29,10 @@ const QUOTE: u32 = 8;
 /// Turns the packet into its own refusal and sends it back.
 #[inline(always)]
 pub fn refuse<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, hook: u32) -> Verdict {
-    let status = if packet.proto == proto::TCP {
-        reset::<F, C>(ctx, packet)
-    } else {
-        unreachable::<F, C>(ctx, packet)
+    let status = match packet.proto {
+        proto::TCP => reset::<F, C>(ctx, packet),
+        proto::SCTP => abort::<F, C>(ctx, packet),
+        _ => unreachable::<F, C>(ctx, packet),
     };
     if let Some(reason) = DropReason::from_code(status) {
         return Err(reason);
@@ -51,6 +54,11 @@ fn is_plain<F: Family>(packet: &Packet<F::Addr>) -> bool {
 #[inline(never)]
 fn reset<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
     status(make_reset::<F, C>(ctx, packet))
+}
+
+#[inline(never)]
+fn abort<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
+    status(make_abort::<F, C>(ctx, packet))
 }
 
 #[inline(never)]
@@ -104,6 +112,39 @@ fn make_reset<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> Result<(),
     }
     header.set_u16::<16>(!fold(sum));
     turn_around::<F, C>(ctx, packet, TCP)
+}
+
+#[inline(always)]
+fn make_abort<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> Result<(), DropReason> {
+    // The end of an association is never answered.
+    let ends = matches!(packet.flags, sctp::ABORT | sctp::SHUTDOWN_COMPLETE);
+    if !is_plain::<F>(packet) || ends {
+        return Err(DropReason::NoBackend);
+    }
+    let l4 = eth::LEN + F::HEADER;
+    // An INIT says which tag its sender wants to see; any other packet has its receiver's tag.
+    let (tag, flags) = if packet.flags == sctp::INIT {
+        ctx.pull(l4 as u32 + 20)?;
+        (ctx.need::<20>(l4)?.get::<u32, 16>(), 0)
+    } else {
+        (ctx.need::<12>(l4)?.get::<u32, 4>(), sctp::REFLECTED_TAG)
+    };
+    ctx.truncate(l4 as u32 + SCTP_ABORT)?;
+    let header = ctx.need::<{ SCTP_ABORT as usize }>(l4)?;
+    let ports = packet.dst_port.0 as u32 | (packet.src_port.0 as u32) << 16;
+    let chunk = u32::from_le_bytes([sctp::ABORT, flags, 0, 4]);
+    header.set::<u32, 0>(ports);
+    header.set::<u32, 4>(tag);
+    header.set::<u32, 8>(sctp_sum(ports, tag, chunk));
+    header.set::<u32, 12>(chunk);
+    turn_around::<F, C>(ctx, packet, SCTP_ABORT)
+}
+
+/// The checksum of an abort. A global function: the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sctp_sum(ports: u32, tag: u32, chunk: u32) -> u32 {
+    crc32c::of_words([ports, tag, 0, chunk])
 }
 
 /// Sequence numbers that the segment takes: its payload, SYN and FIN.
