@@ -36,7 +36,10 @@ async fn connections_that_are_cut_reset_or_lead_nowhere_are_made_anew_and_nothin
             .await;
         assert!(!world.objects.contains(&object));
         let states = world.api.states().snapshot();
-        let failures: BTreeSet<_> = states.into_values().filter_map(|state| state.failure).collect();
+        let failures: BTreeSet<_> = states
+            .into_values()
+            .filter_map(|state| state.failure)
+            .collect();
         eprintln!("{name}: {failures:?}");
         proxy.set(Mode::Pass);
         let took = world.has(&object).await;
