@@ -265,12 +265,7 @@ impl View<'_> {
                     std::net::SocketAddr::new(ip, port),
                     protocol(key.proto)
                 ),
-                scope: if key.scope == scope::EXTERNAL {
-                    "external"
-                } else {
-                    "internal"
-                }
-                .to_owned(),
+                scope: scope::name(key.scope).to_owned(),
                 classes: classes(&serving, names),
                 affinity_secs: value.affinity_secs,
                 flags: flags(value.flags),

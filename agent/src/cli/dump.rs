@@ -147,11 +147,7 @@ fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
         (key.addr.to_ip(), key.port.number())
     }) {
         let frontend = SocketAddr::new(key.addr.to_ip(), key.port.number());
-        let clients = if key.scope == scope::EXTERNAL {
-            "external"
-        } else {
-            "internal"
-        };
+        let clients = scope::name(key.scope);
         lines.push(format!(
             "service {frontend}/{} {clients} frontend {} service-port {} base {} count {} \
              class-base {} classes {} affinity {} source-set {} flags {:#x}",

@@ -111,6 +111,12 @@ impl Addr4 {
         let first = u32::from_be(self.0) >> 24;
         first & 0xf0 == 0xe0 || self.0 == u32::MAX
     }
+
+    /// True for `127.0.0.0/8` (RFC 1122 section 3.2.1.3).
+    #[inline(always)]
+    pub fn is_loopback(self) -> bool {
+        u32::from_be(self.0) >> 24 == 127
+    }
 }
 
 abi! { Port = 2, Addr4 = 4, Addr6 = 16 }
@@ -184,6 +190,8 @@ mod tests {
         assert!(parse("ff02::1").is_multicast());
         assert!(Addr4::from(Ipv4Addr::new(224, 0, 0, 251)).is_multicast());
         assert!(!Addr4::from(Ipv4Addr::new(223, 255, 255, 255)).is_multicast());
+        assert!(Addr4::from(Ipv4Addr::new(127, 0, 0, 1)).is_loopback());
+        assert!(!Addr4::from(Ipv4Addr::new(128, 0, 0, 127)).is_loopback());
     }
 
     #[test]

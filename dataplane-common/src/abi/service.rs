@@ -26,6 +26,19 @@ pub mod scope {
     pub const INTERNAL: u8 = 0;
     /// Clients whose packets come by an uplink.
     pub const EXTERNAL: u8 = 1;
+    /// Sockets of this node, at its loopback address. Packets never have this scope: nobody else
+    /// reaches what listens there (CVE-2020-8558).
+    pub const LOOPBACK: u8 = 2;
+
+    /// The scope's name.
+    pub const fn name(scope: u8) -> &'static str {
+        match scope {
+            INTERNAL => "internal",
+            EXTERNAL => "external",
+            LOOPBACK => "loopback",
+            _ => "unknown",
+        }
+    }
 }
 
 /// A frontend's value: which block of backends serves it.

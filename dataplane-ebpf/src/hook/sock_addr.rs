@@ -142,13 +142,18 @@ enum Dialled {
 
 /// Chooses a backend for a dialled frontend and remembers the frontend for the socket.
 #[inline(always)]
-fn dial<F: Family>(socket: Socket, addr: F::Addr, choice: &mut Choice<F::Addr>) -> Dialled {
+fn dial<F: Family>(
+    socket: Socket,
+    addr: F::Addr,
+    scope: u8,
+    choice: &mut Choice<F::Addr>,
+) -> Dialled {
     let (port, protocol) = (socket.port(), socket.proto());
     if !matches!(protocol, proto::TCP | proto::UDP) {
         return Dialled::Direct;
     }
-    let Some(found) = service::lookup::<F>(addr, port, protocol, scope::INTERNAL) else {
-        if !service::owns::<F>(addr, scope::INTERNAL) {
+    let Some(found) = service::lookup::<F>(addr, port, protocol, scope) else {
+        if !service::owns::<F>(addr, scope) {
             return Dialled::Direct;
         }
         observe::count_drop(DropReason::NoBackend);
@@ -175,6 +180,16 @@ fn dial<F: Family>(socket: Socket, addr: F::Addr, choice: &mut Choice<F::Addr>) 
     Dialled::Backend
 }
 
+/// The scope that a socket dials an address in: only IPv4 has node ports at its loopback address.
+#[inline(always)]
+fn scope_of(addr: Addr4) -> u8 {
+    if addr.is_loopback() {
+        scope::LOOPBACK
+    } else {
+        scope::INTERNAL
+    }
+}
+
 #[inline(always)]
 fn rev_key<A: Address>(socket: Socket, addr: A, port: Port) -> SockRevKey<A> {
     let cookie = socket.cookie();
@@ -194,7 +209,7 @@ fn dial4(socket: Socket) -> i32 {
     }
     let addr = socket.addr4();
     let mut choice = Choice::none(addr);
-    match dial::<V4>(socket, addr, &mut choice) {
+    match dial::<V4>(socket, addr, scope_of(addr), &mut choice) {
         Dialled::Direct => ALLOW,
         Dialled::Refused => socket.refuse(),
         Dialled::Backend => {
@@ -214,7 +229,7 @@ fn dial6(socket: Socket) -> i32 {
     let addr = socket.addr6();
     if let Some(mapped) = addr.mapped4() {
         let mut choice = Choice::none(mapped);
-        return match dial::<V4>(socket, mapped, &mut choice) {
+        return match dial::<V4>(socket, mapped, scope_of(mapped), &mut choice) {
             Dialled::Direct => ALLOW,
             Dialled::Refused => socket.refuse(),
             Dialled::Backend => {
@@ -225,7 +240,7 @@ fn dial6(socket: Socket) -> i32 {
         };
     }
     let mut choice = Choice::none(addr);
-    match dial::<V6>(socket, addr, &mut choice) {
+    match dial::<V6>(socket, addr, scope::INTERNAL, &mut choice) {
         Dialled::Direct => ALLOW,
         Dialled::Refused => socket.refuse(),
         Dialled::Backend => {

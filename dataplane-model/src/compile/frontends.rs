@@ -1,6 +1,7 @@
 //! Where a Service's port can be reached.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use dataplane_common::abi::{scope, service_flags};
 use ipnet::IpNet;
@@ -16,7 +17,7 @@ pub(super) struct Frontend<A> {
     pub(super) port: u16,
     /// IP protocol number.
     pub(super) proto: u8,
-    /// Whether clients are on this node ([`scope`]).
+    /// Where clients are ([`scope`]).
     pub(super) scope: u8,
     /// [`service_flags`].
     pub(super) flags: u16,
@@ -61,6 +62,9 @@ pub(super) fn frontends<A: Family>(
     if let Some(node_port) = port.node_port {
         for addr in node.nodeport_ips().filter_map(A::from_ip) {
             frontends.add_external(addr, node_port, 0);
+        }
+        if node.has_loopback_nodeports() {
+            frontends.add_loopback(node_port);
         }
     }
     frontends.list
@@ -123,6 +127,20 @@ impl<A: Family> Frontends<'_, A> {
         let policies = [TrafficPolicy::Cluster, self.service.external_policy];
         let policies = policies.map(Some);
         self.add(addr, port, policies, flags);
+    }
+
+    /// Sockets of this node reach every endpoint. There is no such frontend for IPv6.
+    fn add_loopback(&mut self, port: u16) {
+        if let Some(addr) = A::from_ip(Ipv4Addr::LOCALHOST.into()) {
+            self.list.push(Frontend {
+                addr,
+                port,
+                proto: self.proto,
+                scope: scope::LOOPBACK,
+                flags: 0,
+                policy: Some(TrafficPolicy::Cluster),
+            });
+        }
     }
 
     /// Nobody serves the ports that the Service does not have.

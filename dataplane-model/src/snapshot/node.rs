@@ -1,6 +1,6 @@
 //! Nodes, namespaces and the devices of this node's pods.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -36,6 +36,11 @@ impl NodeConfig {
             false => self.is_in_nodeport_prefixes(**ip),
         };
         self.addresses.iter().filter(serves).copied()
+    }
+
+    /// True if this node's own sockets reach NodePorts at `127.0.0.1`, too.
+    pub fn has_loopback_nodeports(&self) -> bool {
+        !self.nodeport_primary && self.is_in_nodeport_prefixes(Ipv4Addr::LOCALHOST.into())
     }
 
     fn is_primary(&self, ip: IpAddr) -> bool {
@@ -134,6 +139,21 @@ mod tests {
         };
         let expected = ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"]);
         assert_eq!(serving(&node), expected);
+    }
+
+    #[test]
+    fn the_loopback_address_serves_node_ports_where_it_is_in_the_prefixes() {
+        let with = |prefixes: &[&str], nodeport_primary| NodeConfig {
+            nodeport_addresses: (prefixes.iter().map(|text| text.parse().expect("a prefix")))
+                .collect(),
+            nodeport_primary,
+            ..node()
+        };
+        assert!(with(&[], false).has_loopback_nodeports());
+        assert!(with(&["2001:db8::/64"], false).has_loopback_nodeports());
+        assert!(with(&["192.0.2.0/24", "127.0.0.0/8"], false).has_loopback_nodeports());
+        assert!(!with(&["192.0.2.0/24"], false).has_loopback_nodeports());
+        assert!(!with(&[], true).has_loopback_nodeports());
     }
 
     #[test]

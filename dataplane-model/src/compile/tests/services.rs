@@ -203,6 +203,34 @@ fn node_ports_are_on_the_chosen_addresses_only() {
 }
 
 #[test]
+fn node_ports_at_the_loopback_address_are_for_sockets_and_every_endpoint() {
+    let service = Service {
+        external_policy: TrafficPolicy::Local,
+        ..plain()
+    };
+    let mut snapshot = snapshot([
+        Object::Service(service),
+        pod("a", "10.0.0.1", "there", "app=web"),
+    ]);
+    let serving = |desired: &Desired, address, scope| {
+        eval::serving(&desired.tables, ip(address), 30080, proto::TCP, scope)
+    };
+    let open = compile(&snapshot, &mut IdTable::default()).unwrap();
+    let loopback = serving(&open, "127.0.0.1", scope::LOOPBACK).unwrap();
+    assert_eq!(addresses(&loopback), ["10.0.0.1:8080"]);
+    for (address, scope) in [
+        ("127.0.0.1", scope::INTERNAL),
+        ("127.0.0.1", scope::EXTERNAL),
+        ("::1", scope::LOOPBACK),
+    ] {
+        assert!(serving(&open, address, scope).is_none(), "{address}");
+    }
+    snapshot.node.nodeport_addresses = vec!["192.168.0.0/16".parse().unwrap()];
+    let elsewhere = compile(&snapshot, &mut IdTable::default()).unwrap();
+    assert!(serving(&elsewhere, "127.0.0.1", scope::LOOPBACK).is_none());
+}
+
+#[test]
 fn headless_services_and_aliases_have_no_frontends() {
     let headless = Service {
         cluster_ips: Vec::new(),
