@@ -6,12 +6,13 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{Address, CtVal, FlowEvent, capacity, ct_flags},
-    verdict::DropReason,
+    verdict::{DropReason, Verdict},
 };
 
 use crate::{
+    family::Family,
     maps::{element, local_element},
-    packet::monotonic_ns,
+    packet::{Ctx, monotonic_ns},
     stage::{conntrack::Tuple, parse::Packet},
 };
 
@@ -80,6 +81,23 @@ pub fn tell<A: Address>(
     slot.write(event);
     slot.submit(0);
     0
+}
+
+/// Tells those who listen of a packet that is dropped, unless its flow was told of. The packet is the
+/// one in the family's scratch room.
+#[inline(always)]
+pub fn told<F: Family, C: Ctx>(ctx: C, hook: u32, verdict: Verdict) -> Verdict {
+    if let Err(reason) = verdict
+        && is_heard()
+        && let Some(scratch) = F::scratch()
+    {
+        if scratch.told == 0 {
+            let at = at(hook, reason as u32, ctx.ifindex());
+            tell(&scratch.packet, None, &Tuple::of(&scratch.packet), at);
+        }
+        scratch.told = 0;
+    }
+    verdict
 }
 
 /// The hook, reason and device of an event, packed as [`tell`] wants them.

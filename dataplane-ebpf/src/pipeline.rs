@@ -32,7 +32,13 @@ const TO_NET: u32 = hook::TO_NET as u32;
 #[inline(always)]
 pub fn from_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
     let packet = room::<F>()?;
-    parse::parse::<F, C>(ctx, eth::LEN as u32, packet)?;
+    let verdict = sent_by_pod::<F, C>(ctx, packet, pod);
+    observe::told::<F, C>(ctx, FROM_POD, verdict)
+}
+
+#[inline(always)]
+fn sent_by_pod<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>, pod: &Subject) -> Verdict {
+    read::<F, C>(ctx, packet)?;
     let managed = pod.state == subject_state::MANAGED;
     if managed && packet.src != F::address_of(pod) && !stays_on_link::<F>(packet) {
         return Err(DropReason::SourceSpoofed);
@@ -53,7 +59,13 @@ pub fn from_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
 #[inline(always)]
 pub fn to_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
     let packet = room::<F>()?;
-    parse::parse::<F, C>(ctx, eth::LEN as u32, packet)?;
+    let verdict = sent_to_pod::<F, C>(ctx, packet, pod);
+    observe::told::<F, C>(ctx, TO_POD, verdict)
+}
+
+#[inline(always)]
+fn sent_to_pod<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>, pod: &Subject) -> Verdict {
+    read::<F, C>(ctx, packet)?;
     if packet.kind == Kind::Neighbour {
         if neighbour::is_of_link::<F, C>(ctx, packet) != 0 {
             return Ok(Action::Pass);
@@ -83,16 +95,30 @@ fn room<F: Family>() -> Result<&'static mut Packet<F::Addr>, DropReason> {
     }
 }
 
+/// Reads the packet at a pod's device. One that cannot be read has no addresses.
+#[inline(always)]
+fn read<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>) -> Result<(), DropReason> {
+    let read = parse::parse::<F, C>(ctx, eth::LEN as u32, packet);
+    if read.is_err() {
+        packet.src = F::host_client();
+        packet.dst = F::host_client();
+    }
+    read
+}
+
 /// What comes in by an uplink.
 #[inline(always)]
 pub fn from_net<F: Family, C: Ctx>(ctx: C) -> Verdict {
-    uplink::<F, C, FROM_NET>(ctx, room::<F>()?, 0)
+    let verdict = uplink::<F, C, FROM_NET>(ctx, room::<F>()?, 0);
+    observe::told::<F, C>(ctx, FROM_NET, verdict)
 }
 
 /// What goes out by an uplink.
 #[inline(always)]
 pub fn to_net<F: Family, C: Ctx>(ctx: C) -> Verdict {
-    uplink::<F, C, TO_NET>(ctx, room::<F>()?, (ctx.ingress_ifindex() == 0) as u32)
+    let host = (ctx.ingress_ifindex() == 0) as u32;
+    let verdict = uplink::<F, C, TO_NET>(ctx, room::<F>()?, host);
+    observe::told::<F, C>(ctx, TO_NET, verdict)
 }
 
 /// The path of a packet at an uplink. What is not readable there is not ours to drop.
@@ -159,6 +185,11 @@ fn flow<F: Family, C: Ctx, const HOOK: u32>(
     if (fresh || denied.is_some()) && observe::is_heard() {
         let at = observe::at(HOOK, entry.denied as u32, ctx.ifindex());
         observe::tell(packet, Some(entry), &to, at);
+        if denied.is_some()
+            && let Some(scratch) = F::scratch()
+        {
+            scratch.told = 1;
+        }
     }
     if let Some(reason) = denied {
         return Err(reason);
@@ -205,13 +236,13 @@ fn turn_away<F: Family, C: Ctx, const HOOK: u32>(
     reason: DropReason,
     refuses: bool,
 ) -> Verdict {
-    if observe::is_heard() {
-        let at = observe::at(HOOK, reason as u32, ctx.ifindex());
-        observe::tell(packet, None, &Tuple::of(packet), at);
-    }
     // A host's own packet is never refused: its sender is told by the drop.
     if HOOK == TO_NET || !refuses || reject::refuse::<F, C>(ctx, packet, HOOK).is_err() {
         return Err(reason);
+    }
+    if observe::is_heard() {
+        let at = observe::at(HOOK, reason as u32, ctx.ifindex());
+        observe::tell(packet, None, &Tuple::of(packet), at);
     }
     observe::count_drop(reason);
     Ok(Action::Redirect)

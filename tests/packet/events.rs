@@ -8,7 +8,7 @@ use dataplane_common::{
     verdict::DropReason,
 };
 
-use crate::{rules::Peer, seen::At, world::*};
+use crate::{frame::Problem, rules::Peer, seen::At, world::*};
 
 const FROM: End = (CLIENT, 40_000);
 const TO: End = (SERVER, 8080);
@@ -84,6 +84,64 @@ both_families! {
         let reasons: Vec<_> =
             w.kernel.events().iter().map(|event| DropReason::from_code(event.reason)).collect();
         assert_eq!(reasons, [Some(DropReason::NoBackend), Some(DropReason::NoConnection)]);
+    }
+
+    /// What is dropped before it has a flow is told once, with its one reason.
+    fn of_what_has_no_flow(w: Redirect) {
+        let closed = w.allow(&[]);
+        w.isolate_egress(THIRD, closed);
+        listen(&mut w);
+        let spoofed = w.udp((THIRD, 1), TO).of_pod(CLIENT);
+        let [_, later] = w.udp(FROM, TO).cut(81, 16);
+        let error = w.udp(TO, FROM).error(w.ip(CLIENT), Problem::Port, 8).of_pod(CLIENT);
+        let flooded = w.udp((OUTSIDE, 7), (THIRD, 8080));
+        let claimed = w.udp((SERVER, 5_000), (VIP, 80));
+        w.isolate_ingress(SERVER, closed);
+        let cases = [
+            (At::FromPod(CLIENT), spoofed, DropReason::SourceSpoofed),
+            (At::FromPod(CLIENT), later, DropReason::FragmentUnknown),
+            (At::FromPod(CLIENT), error, DropReason::IcmpUnrelated),
+            (At::FromNet, claimed, DropReason::OutsideSpoofed),
+            (At::ToPod(SERVER, None), flooded, DropReason::PolicyIngress),
+        ];
+        for (at, frame, reason) in cases {
+            w.send(at, &frame).drops(reason);
+            let events = w.kernel.events();
+            assert_eq!(events.len(), 1, "{at:?}: {events:?}");
+            assert_eq!(DropReason::from_code(events[0].reason), Some(reason));
+            assert_eq!((events[0].src, events[0].dst), (mapped(frame.src), mapped(frame.dst)));
+        }
+    }
+
+    /// A packet that cannot be read is told without addresses.
+    fn of_what_cannot_be_read(w: Redirect) {
+        listen(&mut w);
+        let _ = w.send(At::FromPod(CLIENT), &w.udp(FROM, TO)).redirected();
+        let _ = w.kernel.events();
+        let mut bytes = w.udp(FROM, TO).bytes();
+        bytes.truncate(bytes.len() - 4);
+        w.send_bytes(At::FromPod(CLIENT), &bytes).drops(DropReason::Truncated);
+        let events = w.kernel.events();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(DropReason::from_code(events[0].reason), Some(DropReason::Truncated));
+        let nowhere = if w.family == Family::V4 { "0.0.0.0" } else { "::" };
+        let nowhere = mapped(nowhere.parse().expect("an address"));
+        assert_eq!((events[0].src, events[0].dst), (nowhere, nowhere));
+    }
+
+    /// A packet of a denied flow is told once, with its rules, and so is what follows.
+    fn denied_flows_between_others(w: Redirect) {
+        let closed = w.allow(&[]);
+        w.isolate_ingress(SERVER, closed);
+        listen(&mut w);
+        let spoofed = w.udp((THIRD, 1), TO).of_pod(CLIENT);
+        for _ in 0..3 {
+            w.send(At::FromPod(CLIENT), &w.udp(FROM, TO)).drops(DropReason::PolicyIngress);
+            w.send(At::FromPod(CLIENT), &spoofed).drops(DropReason::SourceSpoofed);
+        }
+        let reasons = w.kernel.events().into_iter().map(|event| DropReason::from_code(event.reason));
+        let pair = [DropReason::PolicyIngress, DropReason::SourceSpoofed].map(Some);
+        assert_eq!(reasons.collect::<Vec<_>>(), pair.repeat(3));
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Scratch<A> {
     pub quote: Packet<A>,
     /// What the quote is to say.
     pub quote_to: Tuple<A>,
+    /// Not 0 if an event tells of the packet's flow that it is denied.
+    pub told: u32,
 }
 
 /// A flow as policy sees it: past all translation.
