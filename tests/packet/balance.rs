@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dataplane_common::{
-    abi::service_flags,
+    abi::{scope, service_flags},
     net::proto::{TCP, UDP},
     verdict::DropReason,
 };
@@ -93,6 +93,45 @@ both_families! {
                 (1..20).map(|n| backend_of(&w, (CLIENT, port + n), (VIP, 80))).collect();
             assert!(shares.iter().all(|host| *host == shares[0] && *host != gone), "{shares:?}");
         }
+    }
+
+    /// All addresses of a Service port share its affinity, for pods and for clients outside.
+    fn affinity_is_shared_by_the_addresses_of_a_port(w: Redirect) {
+        let backends = [(SERVER, 8080), (THIRD, 8080), (FOURTH, 8080)];
+        let other = (Host::Vip(11), 8443);
+        let port = w.serve(&Service { affinity: 600, ..Service::new(TCP, (VIP, 80), &backends) });
+        for (at, scope) in [(other, scope::INTERNAL), ((VIP, 80), scope::EXTERNAL), (other, scope::EXTERNAL)] {
+            w.serve(&Service { affinity: 600, scope, shares: port, ..Service::new(TCP, at, &backends) });
+        }
+        for client in [Host::Pod(1), Host::Pod(5), Host::Pod(6)] {
+            let first = backend_of(&w, (client, 40_000), (VIP, 80));
+            for n in 1..8 {
+                let at = if n % 2 == 0 { (VIP, 80) } else { other };
+                assert_eq!(backend_of(&w, (client, 40_000 + n), at), first);
+            }
+        }
+        for n in 0..4 {
+            let far = |port| (Host::Outside(20 + n), port);
+            let outside = |from, at| w.send(At::FromNet, &w.tcp(SYN, from, at)).redirected().dst;
+            assert_eq!(outside(far(1), (VIP, 80)), outside(far(2), other));
+        }
+    }
+
+    /// The longest affinity lasts a day, and is refreshed by each connection.
+    fn affinity_of_a_day(w: Redirect) {
+        const DAY: u32 = 86_400;
+        let backends = [(SERVER, 8080), (THIRD, 8080), (FOURTH, 8080)];
+        w.serve(&Service { affinity: DAY, ..Service::new(TCP, (VIP, 80), &backends) });
+        let first = backend_of(&w, (CLIENT, 40_000), (VIP, 80));
+        for n in 1..20 {
+            w.age_affinity(CLIENT, 1, DAY - 1);
+            assert_eq!(backend_of(&w, (CLIENT, 40_000 + n), (VIP, 80)), first);
+        }
+        let others = (20..40).filter(|n| {
+            w.age_affinity(CLIENT, 1, DAY + 1);
+            backend_of(&w, (CLIENT, 40_000 + n), (VIP, 80)) != first
+        });
+        assert_ne!(others.count(), 0, "always the same");
     }
 
     /// The ports of a Service have affinities of their own; so have clients.

@@ -1,8 +1,14 @@
 //! Frames as values: built with right checksums, and read back with every checksum verified.
 
+mod problem;
+mod sums;
+
 use std::net::IpAddr;
 
-use dataplane_common::net::{icmp, icmpv6, proto};
+use dataplane_common::net::proto;
+
+pub use problem::Problem;
+use sums::{crc32c, sum, transport_sum};
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -472,72 +478,6 @@ impl Body {
             }),
         }
     }
-}
-
-/// What an ICMP error says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Problem {
-    /// Nobody has the port.
-    Port,
-    /// Fragmentation needed, or packet too big.
-    TooBig,
-    /// The hop limit was exceeded.
-    Expired,
-}
-
-impl Problem {
-    fn numbers(self, is_v4: bool) -> (u8, u8, u32) {
-        match (self, is_v4) {
-            (Problem::Port, true) => (icmp::UNREACHABLE, icmp::CODE_PORT, 0),
-            (Problem::Port, false) => (icmpv6::UNREACHABLE, icmpv6::CODE_PORT, 0),
-            (Problem::TooBig, true) => (icmp::UNREACHABLE, 4, 1400),
-            (Problem::TooBig, false) => (icmpv6::PACKET_TOO_BIG, 0, 1400),
-            (Problem::Expired, true) => (icmp::TIME_EXCEEDED, 0, 0),
-            (Problem::Expired, false) => (icmpv6::TIME_EXCEEDED, 0, 0),
-        }
-    }
-}
-
-fn transport_sum(src: IpAddr, dst: IpAddr, number: u8, bytes: &[u8]) -> u16 {
-    let mut covered = Vec::new();
-    match (src, dst) {
-        (IpAddr::V4(_), IpAddr::V4(_)) if number == proto::ICMP => {}
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            covered.extend(src.octets());
-            covered.extend(dst.octets());
-            covered.extend([0, number]);
-            covered.extend((bytes.len() as u16).to_be_bytes());
-        }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            covered.extend(src.octets());
-            covered.extend(dst.octets());
-            covered.extend((bytes.len() as u32).to_be_bytes());
-            covered.extend([0, 0, 0, number]);
-        }
-        _ => panic!("addresses of two families"),
-    }
-    covered.extend(bytes);
-    sum(&covered)
-}
-
-/// CRC32c, bit by bit (RFC 9260 appendix A).
-fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |sum, octet| {
-        (0..8).fold(sum ^ u32::from(*octet), |sum, _| {
-            (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 }
-        })
-    })
-}
-
-fn sum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes
-        .chunks(2)
-        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], String> {

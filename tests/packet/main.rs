@@ -40,14 +40,17 @@ macro_rules! both_families {
 }
 
 mod balance;
+mod clashes;
 mod cluster_ip;
 mod errors;
 mod events;
 mod fragments;
+mod host_backends;
 mod limits;
 mod malformed;
 mod node_port;
 mod policy;
+mod ports;
 mod reach;
 mod sctp;
 mod spoofing;

@@ -6,15 +6,7 @@ use dataplane_common::{
     verdict::DropReason,
 };
 
-use crate::{
-    frame::{Body, Frame, Problem},
-    kernel::{SNAT_FIRST, TIGHT_SNAT_COUNT},
-    netns::UPLINK,
-    rules::Peer,
-    seen::At,
-    service::Service,
-    world::*,
-};
+use crate::{kernel::SNAT_FIRST, netns::UPLINK, rules::Peer, seen::At, service::Service, world::*};
 
 /// A client's end of a flow.
 const FROM: End = (OUTSIDE, 5_000);
@@ -70,35 +62,12 @@ both_families! {
         w.send(At::FromNet, &request).redirects(&first);
     }
 
-    /// When all ports towards a backend are taken, a new flow is dropped, and the old ones live.
-    fn ports_run_out(w: Tight) {
-        serve(&mut w, UDP, &[(REMOTE, 8080)]);
-        let mut ports = vec![];
-        for n in 0..TIGHT_SNAT_COUNT {
-            let client = (OUTSIDE, 5_000 + n);
-            let out = w.send(At::FromNet, &w.udp(client, AT)).redirected();
-            ports.push(source_port(&out));
-            w.send(At::FromNet, &w.udp((REMOTE, 8080), (Host::Node, ports[n as usize])))
-                .redirects(&w.udp(AT, client).routed());
-        }
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), usize::from(TIGHT_SNAT_COUNT), "{ports:?}");
-        w.send(At::FromNet, &w.udp((OUTSIDE, 6_000), AT)).drops(DropReason::SnatExhausted);
-        assert_eq!(w.half_open_total(), 0, "what was not opened is not counted");
-        let _ = w.send(At::FromNet, &w.udp(FROM, AT)).redirected();
-    }
-
     /// Nobody serves: the client is told.
     fn no_endpoint_is_refused(w: Redirect) {
         for proto in [TCP, UDP] {
             serve(&mut w, proto, &[]);
             let request = w.first(proto, FROM, AT);
-            let refusal = match proto {
-                TCP => w.reset_of(&request, 0, 1001, RST | ACK),
-                _ => request.error(request.dst, Problem::Port, 8).turned(),
-            };
-            w.send(At::FromNet, &request).refused(DropReason::NoBackend, &refusal);
+            w.send(At::FromNet, &request).refused(DropReason::NoBackend, &w.refusal_of(&request));
         }
     }
 
@@ -182,7 +151,7 @@ fn to_another_node(w: &mut World) {
         serve(w, proto, &[(REMOTE, 8080)]);
         let request = w.first(proto, FROM, AT);
         let out = w.send(At::FromNet, &request).redirected();
-        let port = source_port(&out);
+        let port = out.src_port();
         assert!(
             (SNAT_FIRST..SNAT_FIRST + 4_000).contains(&port),
             "port {port} is not of the range"
@@ -201,13 +170,5 @@ fn to_another_node(w: &mut World) {
             .expect("a main entry");
         let want = ct_flags::DNAT | ct_flags::SNAT | ct_flags::OUTSIDE | ct_flags::REPLIED;
         assert_eq!(flow.flags & want, want);
-    }
-}
-
-fn source_port(frame: &Frame) -> u16 {
-    match &frame.body {
-        Body::Tcp(tcp) => tcp.src,
-        Body::Udp { src, .. } => *src,
-        other => panic!("no ports: {other:?}"),
     }
 }

@@ -7,13 +7,7 @@ use dataplane_common::{
     verdict::DropReason,
 };
 
-use crate::{
-    frame::{Body, Frame, Problem},
-    kernel::SNAT_FIRST,
-    seen::At,
-    service::Service,
-    world::*,
-};
+use crate::{frame::Problem, kernel::SNAT_FIRST, seen::At, service::Service, world::*};
 
 /// A pod's end of a flow.
 const FROM: End = (CLIENT, 40_000);
@@ -76,7 +70,7 @@ both_families! {
             let far = (OUTSIDE, 5_001);
             let request = w.first(proto, far, AT);
             let out = w.send(At::FromNet, &request).redirected();
-            let own = (Host::Node, source_port(&out));
+            let own = (Host::Node, out.src_port());
             assert_eq!(out, w.between(&request, own, (REMOTE, 8080)).routed());
             let reply = w.answer(proto, (REMOTE, 8080), own);
             w.send(At::FromNet, &reply).redirects(&w.between(&reply, AT, far).routed());
@@ -112,7 +106,7 @@ both_families! {
                 w.serve(&Service { flags: service_flags::SNAT_ALWAYS, ..Service::new(proto, AT, &[backend]) });
                 let request = w.first(proto, from, AT);
                 let out = w.send(At::FromPod(CLIENT), &request).redirected();
-                let own = (Host::Node, source_port(&out));
+                let own = (Host::Node, out.src_port());
                 assert!((SNAT_FIRST..SNAT_FIRST + 4_000).contains(&own.1), "port {}", own.1);
                 let want = w.between(&request, own, backend);
                 let reply = w.answer(proto, backend, own);
@@ -164,7 +158,7 @@ both_families! {
         w.serve(&service(&[]));
         let amid = w.tcp(ACK, FAR, AT);
         w.send(At::FromNet, &amid).refused(DropReason::BackendRemoved, &w.reset_of(&amid, 2000, 0, RST));
-        let back = w.tcp(ACK, (REMOTE, 8080), (Host::Node, source_port(&out)));
+        let back = w.tcp(ACK, (REMOTE, 8080), (Host::Node, out.src_port()));
         w.send(At::FromNet, &back).refused(DropReason::BackendRemoved, &w.reset_of(&back, 2000, 0, RST));
     }
 
@@ -195,12 +189,4 @@ both_families! {
 fn backend_of(w: &World, n: u16) -> std::net::IpAddr {
     let syn = w.tcp(SYN, (CLIENT, 30_000 + n), AT);
     w.send(At::FromPod(CLIENT), &syn).redirected().dst
-}
-
-fn source_port(frame: &Frame) -> u16 {
-    match &frame.body {
-        Body::Tcp(tcp) => tcp.src,
-        Body::Udp { src, .. } => *src,
-        other => panic!("no ports: {other:?}"),
-    }
 }

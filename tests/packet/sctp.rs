@@ -96,7 +96,7 @@ both_families! {
         w.serve_plain(SCTP, AT, &[]);
         let init = w.sctp(INIT, FROM, AT);
         w.send(At::FromPod(CLIENT), &init)
-            .refused(DropReason::NoBackend, &abort_of(&w, &init, 0x0a0b_0c0d, 0));
+            .refused(DropReason::NoBackend, &w.abort_of(&init, 0x0a0b_0c0d, 0));
         assert_eq!(w.flows(), 0);
     }
 
@@ -105,7 +105,7 @@ both_families! {
         w.serve_plain(SCTP, AT, &[TO]);
         let data = w.sctp(DATA, FROM, AT);
         w.send(At::FromPod(CLIENT), &data)
-            .refused(DropReason::NoConnection, &abort_of(&w, &data, 0x0102_0304, REFLECTED_TAG));
+            .refused(DropReason::NoConnection, &w.abort_of(&data, 0x0102_0304, REFLECTED_TAG));
         for chunk in [ABORT, SHUTDOWN_COMPLETE] {
             w.send(At::FromPod(CLIENT), &w.sctp(chunk, FROM, AT)).drops(DropReason::NoConnection);
         }
@@ -156,26 +156,4 @@ fn with_body(mut frame: Frame, change: impl FnOnce(&mut Vec<u8>, &mut bool)) -> 
         other => panic!("no SCTP: {other:?}"),
     }
     frame
-}
-
-/// The abort that answers a packet.
-fn abort_of(w: &World, frame: &Frame, tag: u32, flags: u8) -> Frame {
-    let Body::Sctp { src, dst, .. } = frame.body else {
-        panic!("no SCTP: {frame:?}");
-    };
-    let body = Body::Sctp {
-        src: dst,
-        dst: src,
-        tag,
-        chunks: vec![ABORT, flags, 0, 4],
-        summed: true,
-    };
-    let turned = frame.clone().turned();
-    assert_eq!(turned.dst, w.ip(AT.0));
-    Frame {
-        src: frame.dst,
-        dst: frame.src,
-        body,
-        ..turned
-    }
 }

@@ -231,8 +231,9 @@ impl Seen {
         self.drops.first().copied()
     }
 
+    /// The frame as it came out, wherever it goes.
     #[track_caller]
-    fn frame(&self) -> Frame {
+    pub fn frame(&self) -> Frame {
         match Frame::read(&self.bytes) {
             Ok(frame) => frame,
             Err(error) => panic!("{}\ncame out as {:02x?}: {error}", self.what, self.bytes),

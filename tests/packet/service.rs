@@ -30,6 +30,8 @@ pub struct Service {
     pub affinity: u32,
     /// The set of source ranges that clients must be in; 0 for none.
     pub source_set: u32,
+    /// The number of a frontend whose Service port it shares; 0: it has its own.
+    pub shares: u32,
 }
 
 impl Service {
@@ -44,6 +46,7 @@ impl Service {
             flags: 0,
             affinity: 0,
             source_set: 0,
+            shares: 0,
         }
     }
 }
@@ -59,24 +62,29 @@ pub struct Known {
 }
 
 impl World {
-    /// Writes a frontend, in place of what it was. Its number: also that of its Service port.
+    /// Writes a frontend, in place of what it was. Its number: also that of its own Service port.
     pub fn serve(&mut self, service: &Service) -> u32 {
         let count = self.known.frontends.len() as u32 + 1;
         let key = (service.at, service.proto, service.scope);
         let number = *self.known.frontends.entry(key).or_insert(count);
+        let service_port = if service.shares == 0 {
+            number
+        } else {
+            service.shares
+        };
         let all = service
             .classes
             .iter()
             .flat_map(|(_, ends)| ends)
             .chain(&service.backends);
         let all: Vec<End> = all.copied().collect();
-        self.drop_backends(number, &all);
-        let (base, count) = self.block(number, &service.backends);
+        self.drop_backends(service_port, &all);
+        let (base, count) = self.block(service_port, &service.backends);
         let class_base = self.known.classes;
         let weights: Vec<u32> = service.classes.iter().map(|(weight, _)| *weight).collect();
         let limits = thresholds::<16>(&weights).unwrap_or_default();
         for ((_, ends), threshold) in service.classes.iter().zip(limits) {
-            let (base, count) = self.block(number, ends);
+            let (base, count) = self.block(service_port, ends);
             let class = ClassVal {
                 threshold,
                 base,
@@ -89,7 +97,7 @@ impl World {
         }
         let value = ServiceVal {
             frontend: number,
-            service_port: number,
+            service_port,
             base,
             class_base,
             affinity_secs: service.affinity,
@@ -136,9 +144,8 @@ impl World {
     fn block(&mut self, service_port: u32, ends: &[End]) -> (u32, u16) {
         let base = self.known.slots;
         self.known.slots += ends.len() as u32;
-        let (local, remote): (Vec<End>, Vec<End>) = ends
-            .iter()
-            .partition(|(host, _)| matches!(host, Host::Pod(_)));
+        let (local, remote): (Vec<End>, Vec<End>) =
+            ends.iter().partition(|(host, _)| is_here(*host));
         for (place, end) in (base..).zip(local.iter().chain(&remote)) {
             let backend = self.backend(service_port, *end);
             self.kernel
@@ -177,7 +184,7 @@ impl World {
             .entry(place)
             .and_modify(|g| *g += 1)
             .or_insert(1);
-        let flags = if matches!(host, Host::Pod(_)) {
+        let flags = if is_here(host) {
             backend_flags::LOCAL
         } else {
             0
@@ -212,4 +219,8 @@ impl World {
             }
         }
     }
+}
+
+fn is_here(host: Host) -> bool {
+    matches!(host, Host::Pod(_) | Host::Node)
 }

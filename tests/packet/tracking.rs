@@ -1,18 +1,13 @@
 //! Flows: their states, their ends, and flows in each other's way.
 
 use dataplane_common::{
-    abi::subject_flags,
+    abi::{scope, service_flags, subject_flags},
     decide::conntrack::State,
     net::proto::{SCTP, TCP, UDP},
     verdict::DropReason,
 };
 
-use crate::{
-    frame::{Body, Frame},
-    kernel::SNAT_FIRST,
-    seen::At,
-    world::*,
-};
+use crate::{frame::Frame, kernel::SNAT_FIRST, seen::At, service::Service, world::*};
 
 /// A client's end of a flow.
 const FROM: End = (CLIENT, 40_000);
@@ -99,6 +94,40 @@ both_families! {
             .redirects(&w.between(&reply, (VIP, 53), FROM).for_pod(CLIENT));
         w.serve_plain(UDP, (VIP, 53), &[]);
         assert_eq!(w.send(At::FromPod(CLIENT), &request).refusal(), Some(DropReason::NoBackend));
+        w.serve_plain(UDP, (VIP, 53), &[TO]);
+        w.send(At::FromPod(CLIENT), &request).redirects(&w.between(&request, FROM, TO).for_pod(SERVER));
+    }
+
+    /// The same for clients outside and for the node itself: without a backend the flow is refused, and
+    /// the next backend serves it, wherever it is.
+    fn datagrams_wait_for_the_next_backend(w: Redirect) {
+        let clients = [
+            (At::FromNet, (OUTSIDE, 5_000), scope::EXTERNAL),
+            (At::HostToNet, (Host::Node, 41_000), scope::INTERNAL),
+            (At::FromPod(CLIENT), FROM, scope::INTERNAL),
+        ];
+        for (at, from, scope) in clients {
+            let flags = service_flags::SNAT_REMOTE;
+            let service = |backends: &[End]| Service { scope, flags, ..Service::new(UDP, (VIP, 53), backends) };
+            let request = w.udp(from, (VIP, 53));
+            for host in [SERVER, REMOTE, THIRD] {
+                w.serve(&service(&[(host, 8080)]));
+                for _ in 0..2 {
+                    let seen = w.send(at, &request);
+                    assert!(seen.is_let_through(), "{at:?} to {host:?}");
+                    assert_eq!(seen.frame().dst, w.ip(host), "{at:?}");
+                }
+                w.serve(&service(&[]));
+                for _ in 0..2 {
+                    let seen = w.send(at, &request);
+                    if at == At::HostToNet {
+                        seen.drops(DropReason::NoBackend);
+                    } else {
+                        seen.refused(DropReason::NoBackend, &w.refusal_of(&request));
+                    }
+                }
+            }
+        }
     }
 
     /// A SYN to a backend that is gone moves; a connection that stands goes on.
@@ -147,7 +176,7 @@ both_families! {
         for _ in 0..8 {
             let seen = w.send(At::FromPod(CLIENT), &w.udp(FROM, (VIP2, 80)));
             if seen.reason().is_none() {
-                let port = source_port(&seen.redirected());
+                let port = seen.redirected().src_port();
                 assert_ne!(port, FROM.1);
                 return;
             }
@@ -214,7 +243,7 @@ both_families! {
         let _ = w.send(At::FromPod(CLIENT), &w.tcp(SYN, FROM, (VIP, 80))).passed();
         let direct = w.tcp(SYN, FROM, TO);
         let out = w.send(At::FromPod(CLIENT), &direct).passed();
-        let port = source_port(&out);
+        let port = out.src_port();
         assert_eq!(out, w.between(&direct, (CLIENT, port), TO));
         assert_ne!(port, FROM.1);
         let inside = out.routed();
@@ -288,7 +317,7 @@ both_families! {
 /// Sends the first packet of a flow whose tuple is taken: the source port it gets instead.
 fn port_beside(w: &World, frame: &Frame, from: End) -> u16 {
     let out = w.send_summed(At::FromPod(CLIENT), frame).redirected();
-    let port = source_port(&out);
+    let port = out.src_port();
     assert!(
         (SNAT_FIRST..SNAT_FIRST + 4_000).contains(&port),
         "port {port} is not of the range"
@@ -296,12 +325,4 @@ fn port_beside(w: &World, frame: &Frame, from: End) -> u16 {
     assert_eq!(out, w.between(frame, (from.0, port), TO).for_pod(SERVER));
     w.send_summed(At::FromPod(CLIENT), frame).redirects(&out);
     port
-}
-
-fn source_port(frame: &Frame) -> u16 {
-    match &frame.body {
-        Body::Tcp(tcp) => tcp.src,
-        Body::Udp { src, .. } => *src,
-        other => panic!("no ports: {other:?}"),
-    }
 }

@@ -12,7 +12,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    frame::{Body, Frame, Mac, Tcp},
+    frame::{Body, Frame, Mac, Problem, Tcp},
     kernel::{Kernel, Mode},
     netns::{PODS, UPLINK},
     service::Known,
@@ -328,6 +328,36 @@ impl World {
         .turned()
     }
 
+    /// The answer to a first packet that is refused.
+    pub fn refusal_of(&self, first: &Frame) -> Frame {
+        match &first.body {
+            Body::Tcp(_) => self.reset_of(first, 0, 1001, RST | ACK),
+            Body::Sctp { .. } => self.abort_of(first, 0x0a0b_0c0d, 0),
+            _ => first.error(first.dst, Problem::Port, 8).turned(),
+        }
+    }
+
+    /// The abort that answers an SCTP packet.
+    pub fn abort_of(&self, frame: &Frame, tag: u32, flags: u8) -> Frame {
+        let Body::Sctp { src, dst, .. } = frame.body else {
+            panic!("no SCTP: {frame:?}");
+        };
+        let abort = Body::Sctp {
+            src: dst,
+            dst: src,
+            tag,
+            chunks: vec![sctp::ABORT, flags, 0, 4],
+            summed: true,
+        };
+        Frame {
+            src: frame.dst,
+            dst: frame.src,
+            body: abort,
+            ..frame.clone()
+        }
+        .turned()
+    }
+
     fn address(family: Family, host: Host) -> IpAddr {
         match (family, host) {
             (Family::V4, Host::Pod(n)) => Ipv4Addr::new(10, 1, 0, n).into(),
@@ -351,6 +381,15 @@ impl World {
 }
 
 impl Frame {
+    /// Its source port.
+    pub fn src_port(&self) -> u16 {
+        match &self.body {
+            Body::Tcp(tcp) => tcp.src,
+            Body::Udp { src, .. } | Body::Sctp { src, .. } => *src,
+            other => panic!("no ports: {other:?}"),
+        }
+    }
+
     /// The frame as it is handed to a pod.
     pub fn for_pod(mut self, pod: Host) -> Frame {
         (self.to, self.from) = (mac(pod), host_mac(pod));

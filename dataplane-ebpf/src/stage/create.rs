@@ -32,7 +32,7 @@ use crate::{
 pub mod outcome {
     /// The packet is none of ours: it passes untouched.
     pub const NOT_OURS: u32 = 1 << 8;
-    /// Refuse the packet: RST or ICMP unreachable. The drop reason is in the low bits.
+    /// Refuse the packet: its sender is told. The drop reason is in the low bits.
     pub const REFUSE: u32 = 1 << 9;
     /// The tuple is taken: try another.
     pub const TAKEN: u32 = 1 << 10;
@@ -273,7 +273,8 @@ fn build_entry<F: Family>() -> u32 {
     let masquerades = !hairpin
         && origin.host == 0
         && (has(service_flags::SNAT_ALWAYS)
-            || (has(service_flags::SNAT_REMOTE) && outside && remote));
+            || (has(service_flags::SNAT_REMOTE) && outside && remote))
+        && !is_this_node::<F>(&tuple.dst);
     let resets = packet.proto == proto::TCP && has(service_flags::RESET_ON_REMOVED);
     let flag = |set: bool, flag: u16| if set { flag } else { 0 };
     val.flags = flag(val.frontend != 0, ct_flags::DNAT)
@@ -290,6 +291,12 @@ fn build_entry<F: Family>() -> u32 {
     } else {
         0
     }
+}
+
+/// True for an address of this node: the stack drops what comes to it from another such one.
+#[inline(always)]
+fn is_this_node<F: Family>(addr: &F::Addr) -> bool {
+    subject::identity::<F>(addr).flags & identity_flags::NODE != 0
 }
 
 /// Gives the flow the source address of the route to its backend. A step that needs the context.

@@ -4,14 +4,17 @@
 
 use dataplane_common::{
     abi::{Address, CtKey, CtVal, Port, ct_flags, subject_flags},
-    decide::conntrack::{State, is_expired, timeout_secs},
+    decide::{
+        balance::index,
+        conntrack::{State, is_expired, timeout_secs},
+    },
     verdict::DropReason,
 };
 
 use crate::{
     family::{Family, V4, V6},
     maps::{self, InsertError, Table},
-    packet::{jiffies, random},
+    packet::{jiffies, random, repeat},
     stage::{
         conntrack::{self, Scratch, Tuple},
         create::{has_flag, outcome, step},
@@ -20,14 +23,20 @@ use crate::{
     },
 };
 
-/// How many backends are tried when a tuple is taken.
-const BACKEND_TRIES: u32 = 4;
-/// How many source ports are tried after that.
-const PORT_TRIES: u32 = 24;
+/// How many other backends are tried when a tuple is taken.
+const BACKEND_TRIES: u32 = 3;
+/// How many source ports are tried at most: a full range costs a packet some tens of microseconds, and
+/// one of which a fiftieth is free is missed by one packet in two hundred.
+const PORT_TRIES: u32 = 256;
+/// The first of these tries leave alone what another client's connection has just closed: its backend
+/// may still know the tuple (TIME-WAIT, RFC 9293 section 3.6.1).
+const GENTLE_TRIES: u32 = PORT_TRIES / 2;
 
 step! {
-    /// One attempt to enter the main entry: `TAKEN`, `JOINED`, 0 or a `DropReason`.
-    try_enter(attempt, draw) = enter4, enter6: enter_at
+    /// One attempt to enter the main entry, under the tuple as it is, or under a source port of ours that
+    /// is not 0: `TAKEN`, `JOINED`, 0 or a `DropReason`. With `gentle` not 0, another client's closed
+    /// connection keeps its place.
+    try_enter(port, gentle) = enter4, enter6: enter_at
 }
 
 step! {
@@ -50,20 +59,16 @@ pub fn enter<F: Family>() -> u32 {
         scratch.val.flags |= ct_flags::HALF_OPEN;
     }
     // A source of ours always gets a port of ours; a pod that is its own backend keeps its own.
+    let has_ports = scratch.packet.kind == Kind::Ports;
     let own_source = scratch.val.flags & ct_flags::SNAT != 0
         && scratch.tuple.dst != scratch.packet.src
-        && scratch.packet.kind == Kind::Ports;
-    let draw = random();
-    let mut attempt = if own_source { BACKEND_TRIES } else { 0 };
+        && has_ports;
     let mut entered = outcome::TAKEN;
-    for _ in 0..BACKEND_TRIES + PORT_TRIES {
-        if attempt == 0 || attempt >= BACKEND_TRIES || next_backend::<F>() != 0 {
-            entered = try_enter::<F>(attempt, draw);
-        }
-        attempt += 1;
-        if entered != outcome::TAKEN || attempt == BACKEND_TRIES + PORT_TRIES {
-            break;
-        }
+    if !own_source {
+        entered = try_backends::<F>();
+    }
+    if entered == outcome::TAKEN && has_ports {
+        entered = walk_ports::<F>();
     }
     if entered == 0 {
         entered = enter_front::<F>();
@@ -76,27 +81,58 @@ pub fn enter<F: Family>() -> u32 {
     }
     match entered {
         outcome::JOINED => 0,
-        outcome::TAKEN if own_source => DropReason::SnatExhausted as u32,
+        outcome::TAKEN if own_source => outcome::REFUSE | DropReason::SnatExhausted as u32,
+        outcome::TAKEN if has_ports => outcome::REFUSE | DropReason::TupleClash as u32,
         outcome::TAKEN => DropReason::TupleClash as u32,
         reason => reason,
     }
 }
 
+/// Tries the tuple as the initiator sends it, with the chosen backend and then with some others.
 #[inline(always)]
-fn enter_at<F: Family>(attempt: u32, draw: u32) -> u32 {
+fn try_backends<F: Family>() -> u32 {
+    let mut entered = try_enter::<F>(0, 0);
+    for _ in 0..BACKEND_TRIES {
+        if entered != outcome::TAKEN {
+            break;
+        }
+        if next_backend::<F>() != 0 {
+            entered = try_enter::<F>(0, 0);
+        }
+    }
+    entered
+}
+
+/// Tries source ports of ours, each drawn anew: whatever the others have taken, every port that is left
+/// is as likely as any.
+#[inline(always)]
+fn walk_ports<F: Family>() -> u32 {
+    let mut entered = outcome::TAKEN;
+    repeat(PORT_TRIES, try_port::<F>, &mut entered);
+    entered
+}
+
+/// Tries one port; 1 ends the walk.
+extern "C" fn try_port<F: Family>(attempt: u32, entered: *mut u32) -> i64 {
+    let port = maps::snat_first() as u32 + index(random(), maps::snat_count() as u32);
+    let result = try_enter::<F>(port, (attempt < GENTLE_TRIES) as u32);
+    // SAFETY: `repeat` passes on the reference that it was given.
+    unsafe { *entered = result };
+    (result != outcome::TAKEN) as i64
+}
+
+#[inline(always)]
+fn enter_at<F: Family>(port: u32, gentle: u32) -> u32 {
     let Some(scratch) = F::scratch() else {
         return DropReason::Internal as u32;
     };
-    if attempt >= BACKEND_TRIES {
-        if scratch.packet.kind != Kind::Ports {
-            return outcome::TAKEN;
-        }
-        scratch.tuple.src_port = snat_port(draw, attempt);
+    if port != 0 {
+        scratch.tuple.src_port = Port::new(port as u16);
         scratch.val.flags |= ct_flags::SNAT;
     }
     set_main_key(scratch);
     let mut inserted = F::conntrack().insert_new(&scratch.main, &scratch.val);
-    if inserted == Err(InsertError::Exists) && frees::<F>(scratch) {
+    if inserted == Err(InsertError::Exists) && frees::<F>(scratch, gentle != 0) {
         inserted = F::conntrack().insert_new(&scratch.main, &scratch.val);
     }
     match inserted {
@@ -116,14 +152,6 @@ fn set_main_key<A: Address>(scratch: &mut Scratch<A>) {
     } else {
         scratch.val.flags & !ct_flags::INITIATOR_IS_B
     };
-}
-
-/// A port of ours: attempts walk the range from a random place.
-#[inline(always)]
-fn snat_port(draw: u32, attempt: u32) -> Port {
-    let count = maps::snat_count() as u32;
-    let draw = draw.wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
-    Port::new(maps::snat_first().wrapping_add(((draw as u64 * count as u64) >> 32) as u16))
 }
 
 /// For a flow whose tuple with the present backend is taken: only one that lies on the same side and
@@ -174,19 +202,19 @@ fn take_next_backend<F: Family>() -> u32 {
 
 /// Removes the entry in the way if its flow is over. True if the place is free now.
 #[inline(always)]
-fn frees<F: Family>(scratch: &Scratch<F::Addr>) -> bool {
+fn frees<F: Family>(scratch: &Scratch<F::Addr>, gentle: bool) -> bool {
     let Some(old) = F::conntrack().find(&scratch.main) else {
         return true;
     };
     if old.flags & ct_flags::FRONT != 0 {
         return frees_front::<F>(scratch, old);
     }
+    let same_client =
+        old.nat_src == scratch.val.nat_src && old.nat_src_port == scratch.val.nat_src_port;
     let over = is_over(scratch.packet.proto, old);
-    let stale = old.frontend != 0
-        && old.nat_src == scratch.val.nat_src
-        && old.nat_src_port == scratch.val.nat_src_port
-        && !service::is_backend_alive::<F>(old);
-    if !over && !stale {
+    let stale = old.frontend != 0 && same_client && !service::is_backend_alive::<F>(old);
+    let lingers = gentle && !same_client && lingers(scratch.packet.proto, old);
+    if (!over && !stale) || lingers {
         return false;
     }
     if old.flags & ct_flags::HALF_OPEN != 0 {
@@ -221,6 +249,14 @@ fn is_over<A>(proto: u8, entry: &CtVal<A>) -> bool {
     let state = State::from_number(entry.state);
     let secs = timeout_secs(proto, state, entry.denied != 0);
     state.is_reusable() || is_expired(entry.last_seen, jiffies(), secs, maps::hz())
+}
+
+/// True for a closed connection whose time to stay is not over.
+#[inline(always)]
+fn lingers<A>(proto: u8, entry: &CtVal<A>) -> bool {
+    let state = State::TimeWait;
+    let secs = timeout_secs(proto, state, false);
+    entry.state == state as u8 && !is_expired(entry.last_seen, jiffies(), secs, maps::hz())
 }
 
 /// True if the entry in the way is this very flow.
