@@ -242,7 +242,7 @@ pub fn touch<A: Address>(packet: &Packet<A>, entry: &mut CtVal<A>, forward: bool
             entry.state = after(packet, entry, state, forward) as u8;
         }
     } else if packet.proto == proto::SCTP {
-        entry.state = next_sctp(State::from_number(entry.state), packet.flags) as u8;
+        entry.state = next_sctp(entry.state, packet.flags);
     }
 }
 

@@ -210,7 +210,7 @@ fn node_ports_at_the_loopback_address_are_for_sockets_and_every_endpoint() {
     };
     let mut snapshot = snapshot([
         Object::Service(service),
-        pod("a", "10.0.0.1", "there", "app=web"),
+        Object::Pod(pod("a", "10.0.0.1", "there", "app=web")),
     ]);
     let serving = |desired: &Desired, address, scope| {
         eval::serving(&desired.tables, ip(address), 30080, proto::TCP, scope)
