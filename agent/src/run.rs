@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::admin::answer::{self, View};
 use crate::admin::names::Names;
+use crate::admin::protocol::Request;
 use crate::admin::server::{self, Question};
 use crate::bpf::{self, Dataplane, LoadOptions};
 use crate::config::{Settings, SourceSettings};
@@ -39,6 +40,8 @@ use publish::Publisher;
 
 /// Changes that come together are compiled together, but none waits longer than this.
 const SETTLE: Duration = Duration::from_millis(2);
+/// How often names for those who watch flows are made at most.
+const NAMES_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is told to end. The dataplane stays in the kernel and goes on working.
 ///
@@ -93,6 +96,8 @@ pub async fn run(settings: Settings) -> Result<()> {
         names,
         ender,
         publisher,
+        names_stale: false,
+        named: Instant::now(),
         started: Instant::now(),
         settings,
         hz,
@@ -209,6 +214,9 @@ struct Agent {
     names: watch::Sender<Arc<Names>>,
     ender: Ender,
     publisher: Publisher,
+    names_stale: bool,
+    /// When names were made last.
+    named: Instant,
     started: Instant,
     hz: u32,
 }
@@ -223,12 +231,13 @@ impl Agent {
         let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
         loop {
             self.publisher.health(&self.engine);
-            let work_at = self.engine.work_at().min(self.devices.retry_at());
             // However much comes from the source, what is due is done.
-            if Instant::now() >= work_at {
+            if self.engine.is_overdue() || Instant::now() >= self.devices.retry_at() {
                 self.work();
                 continue;
             }
+            let work_at = self.engine.work_at().min(self.devices.retry_at());
+            let work_at = self.names_at().map_or(work_at, |at| work_at.min(at));
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -252,11 +261,27 @@ impl Agent {
             self.devices.retry();
         }
         if Instant::now() >= self.engine.work_at() && self.engine.reconcile() {
-            let names = Names::new(self.engine.snapshot(), self.engine.ids());
-            self.names.send_replace(Arc::new(names));
             self.ender.end(self.engine.take_gone());
             self.publisher.reconciled(&self.engine);
+            self.names_stale = true;
         }
+        if self.names_at().is_some_and(|at| Instant::now() >= at) {
+            self.refresh_names();
+        }
+    }
+
+    /// When those who watch flows get new names: only if there is somebody, and not with every change.
+    fn names_at(&self) -> Option<Instant> {
+        // The listener has one itself.
+        let is_watched = self.names.receiver_count() > 1;
+        (self.names_stale && is_watched).then(|| self.named + NAMES_EVERY)
+    }
+
+    fn refresh_names(&mut self) {
+        let names = Names::new(self.engine.snapshot(), self.engine.ids());
+        self.names.send_replace(Arc::new(names));
+        self.names_stale = false;
+        self.named = Instant::now();
     }
 
     fn on_batch(&mut self, batch: Batch) {
@@ -310,7 +335,10 @@ impl Agent {
         }))
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
+        if matches!(question.request, Request::Flows) {
+            self.refresh_names();
+        }
         let view = View {
             settings: &self.settings,
             dataplane: &self.dataplane,

@@ -1,19 +1,22 @@
-//! Prints how long a full compile, a plan and a small change take at a size.
+//! Prints how long it takes from objects to maps at a size, how long one change takes, and how much
+//! memory the state needs.
 //!
-//! `cargo run --release -p dataplane-model --example compile_time -- [SERVICES] [POLICIES] [PODS]`
+//! `cargo run --release -p dataplane-model --example compile_time -- [SERVICES] [ENDPOINTS EACH]
+//! [POLICIES] [PODS]`
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane_model::compile::compile;
+use dataplane_model::capacity::Capacities;
 use dataplane_model::ids::IdTable;
-use dataplane_model::plan::Plan;
+use dataplane_model::reconcile::Reconciler;
 use dataplane_model::snapshot::*;
-use dataplane_model::store::{MemoryStore, Written};
+use dataplane_model::store::{Failed, MapStore};
 use dataplane_model::tables::MapId;
 
 const NAMESPACES: usize = 20;
+/// Changes that a time is taken of.
+const CHANGES: usize = 1_000;
 
 fn main() {
     let sizes: Vec<usize> = std::env::args()
@@ -21,44 +24,92 @@ fn main() {
         .filter_map(|text| text.parse().ok())
         .collect();
     let size = |place: usize, usual: usize| sizes.get(place).copied().unwrap_or(usual);
-    let (services, policies, pods) = (size(0, 10_000), size(1, 1_000), size(2, 1_000));
-    let mut snapshot = cluster(services, policies, pods);
-    println!("{services} Services, {policies} policies, {pods} pods");
+    let (services, endpoints) = (size(0, 10_000), size(1, 10));
+    let (policies, pods) = (size(2, 0), size(3, 0));
+    println!("{services} Services of {endpoints} endpoints, {policies} policies, {pods} pods");
 
-    let mut ids = IdTable::default();
-    let (mut store, mut written) = (MemoryStore::default(), Written::default());
-    for round in [
-        "first compile",
-        "nothing changed",
-        "one endpoint changed",
-        "one policy changed",
-        "one pod relabelled",
-    ] {
-        change(&mut snapshot, round);
+    let before = resident();
+    let snapshot = cluster(services, endpoints, policies, pods);
+    println!("snapshot               {:>9} KiB", resident() - before);
+    let mut state = Reconciler::new(snapshot, IdTable::new(capacities(services * endpoints)));
+    let start = Instant::now();
+    let outcome = state.reconcile(&mut Count);
+    let took = millis(start.elapsed());
+    assert!(outcome.errors.is_empty() && outcome.refused.is_none());
+    println!(
+        "first                  {took:>9} ms  {} operations",
+        outcome.operations
+    );
+    println!("state and snapshot     {:>9} KiB", resident() - before);
+
+    let mut times = Vec::new();
+    for round in 0..CHANGES {
+        let change = Object::Slice(slice(round % services, endpoints, 1 + round / services));
         let start = Instant::now();
-        let desired = compile(&snapshot, &mut ids).expect("it fits");
-        let compiled = start.elapsed();
-        let plan = Plan::new(&desired, &written, &ids).expect("it fits");
-        let planned = start.elapsed() - compiled;
-        plan.apply(&mut store, &mut written, &mut ids)
-            .expect("memory takes all");
-        println!(
-            "{round:22} compile {:>8} ms  plan {:>8} ms  {} operations",
-            millis(compiled),
-            millis(planned),
-            plan.len()
-        );
+        state.fold(Event::Apply(change));
+        let outcome = state.reconcile(&mut Count);
+        times.push(start.elapsed());
+        assert!(outcome.errors.is_empty() && outcome.operations > 0);
+    }
+    times.sort_unstable();
+    let at = |percent: usize| millis(times[(times.len() - 1) * percent / 100]);
+    println!(
+        "one endpoint changed   {:>9} ms p50  {} ms p99",
+        at(50),
+        at(99)
+    );
+    if policies > 0 {
+        let start = Instant::now();
+        state.fold(Event::Apply(Object::Policy(policy(0, 9090))));
+        state.reconcile(&mut Count);
+        println!("one policy changed     {:>9} ms", millis(start.elapsed()));
     }
     for map in MapId::ALL {
-        println!("{:16} {}", map.name(), written.tables.len(map));
+        println!("{:16} {}", map.name(), state.used(map));
     }
+}
+
+/// Maps that only take.
+struct Count;
+
+impl MapStore for Count {
+    type Error = std::convert::Infallible;
+
+    fn put(&mut self, _: MapId, _: &[u8], _: &[u8]) -> Result<(), Failed<Self::Error>> {
+        Ok(())
+    }
+
+    fn delete(&mut self, _: MapId, _: &[u8]) -> Result<(), Failed<Self::Error>> {
+        Ok(())
+    }
+
+    fn read(&self, _: MapId, _: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// Room for this many endpoints, old and new.
+fn capacities(endpoints: usize) -> Capacities {
+    let room = (endpoints as u32 * 2).max(1 << 18);
+    Capacities {
+        slots: room,
+        backends: room,
+        ..Capacities::default()
+    }
+}
+
+/// Resident memory in KiB.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|text| text.parse().ok());
+    pages.unwrap_or(0u64) * 4
 }
 
 fn millis(time: Duration) -> String {
-    format!("{:.1}", time.as_secs_f64() * 1e3)
+    format!("{:.3}", time.as_secs_f64() * 1e3)
 }
 
-fn cluster(services: usize, policies: usize, pods: usize) -> Snapshot {
+fn cluster(services: usize, endpoints: usize, policies: usize, pods: usize) -> Snapshot {
     let node = NodeConfig {
         name: "node0".into(),
         addresses: vec![Ipv4Addr::new(192, 168, 0, 1).into()],
@@ -76,29 +127,12 @@ fn cluster(services: usize, policies: usize, pods: usize) -> Snapshot {
     }
     (0..services).for_each(|index| {
         add(Object::Service(service(index)));
-        add(Object::Slice(slice(index, pods)));
+        add(Object::Slice(slice(index, endpoints, 0)));
     });
     (0..policies).for_each(|index| {
         add(Object::Policy(policy(index, 8080)));
     });
     snapshot
-}
-
-fn change(snapshot: &mut Snapshot, round: &str) {
-    let object = match round {
-        "one endpoint changed" => Object::Slice(EndpointSlice {
-            endpoints: slice(9, 100).endpoints,
-            ..slice(0, 100)
-        }),
-        "one policy changed" => Object::Policy(policy(0, 9090)),
-        "one pod relabelled" => {
-            let pod = pod(0);
-            let labels = [("app".into(), "other".into())].into();
-            Object::Pod(Pod { labels, ..pod })
-        }
-        _ => return,
-    };
-    snapshot.apply(Event::Apply(object));
 }
 
 fn namespace(index: usize) -> String {
@@ -150,14 +184,18 @@ fn service(index: usize) -> Service {
     }
 }
 
-fn slice(index: usize, pods: usize) -> EndpointSlice {
-    let pod = (index + 1) % pods.max(1);
-    let endpoint = Endpoint {
-        address: pod_ip(pod),
+/// A Service's slice; the first endpoint is another in each round.
+fn slice(index: usize, count: usize, round: usize) -> EndpointSlice {
+    let place = std::sync::Arc::new(Place::on("node0"));
+    let endpoint = |at: usize| Endpoint {
+        address: match at {
+            0 => address(100 + round as u8 % 20, index),
+            _ => pod_ip(index * count + at),
+        },
         ready: true,
         serving: true,
         terminating: false,
-        place: Some(Arc::new(Place::on("node0"))),
+        place: Some(place.clone()),
     };
     EndpointSlice {
         key: ObjectKey::new(namespace(index), format!("svc{index}-x")),
@@ -167,7 +205,7 @@ fn slice(index: usize, pods: usize) -> EndpointSlice {
             protocol: Protocol::Tcp,
             port: 8080,
         }],
-        endpoints: vec![endpoint],
+        endpoints: (0..count).map(endpoint).collect(),
     }
 }
 

@@ -13,13 +13,13 @@ mod subjects;
 use std::fmt;
 use std::sync::Arc;
 
-use dataplane_common::abi::{Addr4, Addr6};
-
 use crate::capacity::CapacityError;
 use crate::ids::IdTable;
 use crate::snapshot::Snapshot;
+use crate::store::NoMaps;
 use crate::tables::Tables;
 pub use policy::PolicyState;
+pub use services::{Round, Services, Sided};
 
 /// What the maps should hold.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -54,13 +54,39 @@ impl fmt::Display for Notice {
     }
 }
 
-/// Compiles a snapshot.
+/// Compiles a snapshot as if nothing had been before: what a history of changes has to come to.
+///
+/// # Errors
+///
+/// What does not fit in the maps.
+pub fn compile(snapshot: &Snapshot, ids: &mut IdTable) -> Result<Desired, Vec<CapacityError>> {
+    let mut services = Services::new(ids.capacities());
+    services.note_all(snapshot);
+    services.reconcile(snapshot, ids, &mut NoMaps);
+    if !services.refused().is_empty() {
+        let mut errors: Vec<_> = services.refused().values().cloned().collect();
+        errors.sort_unstable();
+        errors.dedup();
+        return Err(errors);
+    }
+    let mut desired = compile_policy(snapshot, ids)?;
+    services.fill(ids, &mut desired.tables);
+    desired.notices.extend(services.notices());
+    desired.notices.sort_unstable();
+    desired.notices.dedup();
+    Ok(desired)
+}
+
+/// Compiles what pods, namespaces, policies and devices ask for.
 ///
 /// # Errors
 ///
 /// What does not fit in the maps. Nothing of the change should be applied then; the id table is as
 /// good as before.
-pub fn compile(snapshot: &Snapshot, ids: &mut IdTable) -> Result<Desired, Vec<CapacityError>> {
+pub fn compile_policy(
+    snapshot: &Snapshot,
+    ids: &mut IdTable,
+) -> Result<Desired, Vec<CapacityError>> {
     ids.begin();
     let mut compiler = Compiler {
         snapshot,
@@ -71,10 +97,6 @@ pub fn compile(snapshot: &Snapshot, ids: &mut IdTable) -> Result<Desired, Vec<Ca
         },
         errors: Vec::new(),
     };
-    let index = endpoints::Index::new(snapshot);
-    let routes = routes::Routes::new(snapshot, &mut compiler.desired.notices);
-    services::compile::<Addr4>(&mut compiler, &index, &routes);
-    services::compile::<Addr6>(&mut compiler, &index, &routes);
     let policy = policy::compile(&mut compiler);
     subjects::compile(&mut compiler, &policy);
     compiler.finish()
@@ -92,10 +114,6 @@ impl Compiler<'_> {
     /// The value, or `None` after noting why there is none.
     fn note<T>(&mut self, result: Result<T, CapacityError>) -> Option<T> {
         result.map_err(|error| self.errors.push(error)).ok()
-    }
-
-    fn notice(&mut self, object: String, text: String) {
-        self.desired.notices.push(Notice { object, text });
     }
 
     fn finish(mut self) -> Result<Desired, Vec<CapacityError>> {

@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 
 use dataplane_common::abi::{
-    Addr4, Addr6, CidrKey, IdentityVal, Port, PortSpan, RowKey, RulesetVal, ServiceKey, ServiceVal,
-    SlotVal, Subject, identity_flags, peer, ruleset_flags, service_flags, subject_state,
+    Addr4, Addr6, BackendVal, CidrKey, ClassVal, IdentityVal, Port, PortSpan, RowKey, RulesetVal,
+    ServiceKey, ServiceVal, SlotVal, Subject, identity_flags, peer, ruleset_flags, service_flags,
+    subject_state,
 };
 use dataplane_common::decide::policy::Decision;
 use dataplane_common::net::proto;
@@ -191,17 +192,53 @@ pub struct Share {
     pub share: f64,
 }
 
-/// Who serves an address and port for clients in a [`scope`](dataplane_common::abi::scope); `None` if it
-/// is no frontend.
-pub fn serving(tables: &Tables, addr: IpAddr, port: u16, proto: u8, scope: u8) -> Option<Serving> {
-    match addr {
-        IpAddr::V4(_) => serving_family::<Addr4>(tables, addr, port, proto, scope),
-        IpAddr::V6(_) => serving_family::<Addr6>(tables, addr, port, proto, scope),
+/// The Service maps, wherever they are.
+pub trait ServiceMaps {
+    /// A frontend's value.
+    fn service<A: Family>(&self, key: &ServiceKey<A>) -> Option<ServiceVal>;
+    /// A class.
+    fn class(&self, place: u32) -> ClassVal;
+    /// A place in a block.
+    fn slot(&self, place: u32) -> SlotVal;
+    /// A backend; `None` if its place is empty.
+    fn backend<A: Family>(&self, index: u32) -> Option<BackendVal<A>>;
+}
+
+impl ServiceMaps for Tables {
+    fn service<A: Family>(&self, key: &ServiceKey<A>) -> Option<ServiceVal> {
+        A::tables(self).services.get(key).copied()
+    }
+
+    fn class(&self, place: u32) -> ClassVal {
+        self.classes.get(&place).copied().unwrap_or_default()
+    }
+
+    fn slot(&self, place: u32) -> SlotVal {
+        self.slots.get(&place).copied().unwrap_or_default()
+    }
+
+    fn backend<A: Family>(&self, index: u32) -> Option<BackendVal<A>> {
+        A::tables(self).backends.get(&index).copied()
     }
 }
 
-fn serving_family<A: Family>(
-    tables: &Tables,
+/// Who serves an address and port for clients in a [`scope`](dataplane_common::abi::scope); `None` if it
+/// is no frontend.
+pub fn serving<M: ServiceMaps>(
+    maps: &M,
+    addr: IpAddr,
+    port: u16,
+    proto: u8,
+    scope: u8,
+) -> Option<Serving> {
+    match addr {
+        IpAddr::V4(_) => serving_family::<Addr4, M>(maps, addr, port, proto, scope),
+        IpAddr::V6(_) => serving_family::<Addr6, M>(maps, addr, port, proto, scope),
+    }
+}
+
+fn serving_family<A: Family, M: ServiceMaps>(
+    maps: &M,
     addr: IpAddr,
     port: u16,
     proto: u8,
@@ -214,7 +251,7 @@ fn serving_family<A: Family>(
         scope,
         reserved: 0,
     };
-    let service = *A::tables(tables).services.get(&key)?;
+    let service = maps.service(&key)?;
     let mut serving = Serving {
         service,
         backends: Vec::new(),
@@ -222,32 +259,33 @@ fn serving_family<A: Family>(
         dropped: 0.0,
     };
     if service.classes == 0 {
-        serving.add_block::<A>(tables, service.base, service.count, 1.0);
+        serving.add_block::<A, M>(maps, service.base, service.count, 1.0);
     }
     let mut taken = 0.0;
     for place in service.class_base..service.class_base + u32::from(service.classes) {
-        let class = tables.classes.get(&place).copied().unwrap_or_default();
+        let class = maps.class(place);
         let top = if class.threshold == u32::MAX {
             1.0
         } else {
             f64::from(class.threshold) / 2f64.powi(32)
         };
-        serving.add_block::<A>(tables, class.base, class.count, top - taken);
+        serving.add_block::<A, M>(maps, class.base, class.count, top - taken);
         taken = top;
     }
     Some(serving)
 }
 
 impl Serving {
-    fn add_block<A: Family>(&mut self, tables: &Tables, base: u32, count: u16, share: f64) {
+    fn add_block<A: Family, M: ServiceMaps>(
+        &mut self,
+        maps: &M,
+        base: u32,
+        count: u16,
+        share: f64,
+    ) {
         for place in base..base + u32::from(count) {
             let share = share / f64::from(count);
-            let slot = tables
-                .slots
-                .get(&place)
-                .copied()
-                .unwrap_or(SlotVal::default());
-            match A::tables(tables).backends.get(&slot.backend) {
+            match maps.backend::<A>(maps.slot(place).backend) {
                 Some(backend) => {
                     self.backends.push(Share {
                         addr: backend.addr.to_ip(),

@@ -17,7 +17,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::capacity::{Capacities, CapacityError};
 use crate::compile::PolicyState;
 use crate::tables::MapId;
-use space::Space;
+pub(crate) use space::Space;
 
 /// What a number is of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -27,14 +27,6 @@ pub enum IdKind {
     Frontend = 1,
     /// A Service port.
     ServicePort = 2,
-    /// An IPv4 backend: its index.
-    Backend4 = 3,
-    /// An IPv6 backend: its index.
-    Backend6 = 4,
-    /// A block of slots: the first of its places.
-    Block = 5,
-    /// A block of weighted classes: the first of its places.
-    ClassBlock = 6,
     /// An identity.
     Identity = 7,
     /// A policy rule.
@@ -51,13 +43,9 @@ pub enum IdKind {
 
 impl IdKind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 8] = [
         Self::Frontend,
         Self::ServicePort,
-        Self::Backend4,
-        Self::Backend6,
-        Self::Block,
-        Self::ClassBlock,
         Self::Identity,
         Self::Rule,
         Self::Ruleset,
@@ -69,10 +57,6 @@ impl IdKind {
     /// The array whose places the numbers are, if they are.
     const fn array(self) -> Option<MapId> {
         match self {
-            Self::Backend4 => Some(MapId::Backends4),
-            Self::Backend6 => Some(MapId::Backends6),
-            Self::Block => Some(MapId::Slots),
-            Self::ClassBlock => Some(MapId::Classes),
             Self::Ruleset => Some(MapId::Rulesets),
             Self::PortSpan => Some(MapId::PortBounds),
             Self::Frontend
@@ -84,7 +68,13 @@ impl IdKind {
         }
     }
 
-    fn from_number(number: u32) -> Option<Self> {
+    /// True if a Service holds such numbers for as long as it needs them, whatever policy is compiled.
+    pub(crate) const fn is_held(self) -> bool {
+        matches!(self, Self::Frontend | Self::ServicePort | Self::SourceSet)
+    }
+
+    /// The kind with this number in keys.
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|&kind| kind as u32 == number)
     }
 }
@@ -95,9 +85,7 @@ pub struct IdTable {
     entries: HashMap<IdKey, Entry>,
     spaces: BTreeMap<IdKind, Space>,
     names: HashMap<(IdKind, u32), Arc<str>>,
-    /// Generation of each backend place that was ever filled: odd while filled, even when empty.
-    generations: BTreeMap<(usize, u32), u32>,
-    /// Counts compiles: an entry of an earlier round is retired.
+    /// Counts compiles of policy: its entries of an earlier round are retired.
     round: u64,
     /// Policy as of the last plan that was applied in full.
     pub(crate) applied: Arc<PolicyState>,
@@ -109,6 +97,9 @@ struct Entry {
     val: IdVal,
     round: u64,
 }
+
+/// Round of what a Service holds.
+const HELD: u64 = u64::MAX;
 
 impl Default for IdTable {
     fn default() -> Self {
@@ -127,7 +118,6 @@ impl IdTable {
                 .map(|kind| (kind, Space::new(limit(kind))))
                 .collect(),
             names: HashMap::new(),
-            generations: BTreeMap::new(),
             round: 0,
             applied: Arc::default(),
             capacities,
@@ -135,29 +125,19 @@ impl IdTable {
     }
 
     /// Goes on with the numbers that an earlier process used. Entries that contradict each other or
-    /// lie outside of their space are left out; `generations` is by family and backend index.
-    pub fn restore(
-        &mut self,
-        entries: &BTreeMap<IdKey, IdVal>,
-        generations: BTreeMap<(usize, u32), u32>,
-    ) {
-        for (&key, &val) in entries {
+    /// lie outside of their space are left out.
+    pub(crate) fn restore(&mut self, entries: impl IntoIterator<Item = (IdKey, IdVal)>) {
+        for (key, val) in entries {
             let Some(space) =
                 IdKind::from_number(key.kind).and_then(|kind| self.spaces.get_mut(&kind))
             else {
                 continue;
             };
             if space.reserve(val.id, val.count) {
-                self.entries.insert(
-                    key,
-                    Entry {
-                        val,
-                        round: self.round,
-                    },
-                );
+                let round = self.round;
+                self.entries.insert(key, Entry { val, round });
             }
         }
-        self.generations = generations;
     }
 
     /// The capacities that numbers are kept within.
@@ -229,20 +209,85 @@ impl IdTable {
         Ok(id)
     }
 
-    /// The generation of a backend place that is filled.
-    pub(crate) fn generation(&mut self, family: usize, index: u32) -> u32 {
-        let generation = self.generations.entry((family, index)).or_insert(1);
-        // Even: the place was emptied, and is filled anew.
-        *generation |= 1;
-        *generation
+    /// The number of what a Service has, a new one if it has none, until [`Self::release`]. Says too
+    /// whether it is new.
+    pub(crate) fn hold(
+        &mut self,
+        key: IdKey,
+        name: impl FnOnce() -> String,
+    ) -> Result<(u32, bool), CapacityError> {
+        let kind = IdKind::from_number(key.kind).unwrap_or(IdKind::Frontend);
+        let known = self.entries.get_mut(&key);
+        let is_new = known.is_none();
+        let id = match known {
+            Some(entry) => {
+                entry.round = HELD;
+                entry.val.id
+            }
+            None => self.add(kind, key)?,
+        };
+        self.names
+            .entry((kind, id))
+            .or_insert_with(|| name().into());
+        Ok((id, is_new))
     }
 
-    /// Numbers that the current compile asked for.
+    fn add(&mut self, kind: IdKind, key: IdKey) -> Result<u32, CapacityError> {
+        let need = self.entries.len() as u64 + 1;
+        let capacity = self.capacities.of(MapId::Ids);
+        let map = MapId::Ids;
+        let full = CapacityError::Map {
+            map,
+            need,
+            capacity,
+        };
+        if need > u64::from(capacity) {
+            return Err(full);
+        }
+        let space = self.spaces.get_mut(&kind);
+        let id = space.and_then(|space| space.take(1)).ok_or(full)?;
+        let val = IdVal { id, count: 1 };
+        self.entries.insert(key, Entry { val, round: HELD });
+        Ok(id)
+    }
+
+    /// The number in use for a key.
+    pub(crate) fn get(&self, key: &IdKey) -> Option<IdVal> {
+        self.entries.get(key).map(|entry| entry.val)
+    }
+
+    /// Numbers that Services hold.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (IdKey, IdVal)> {
+        let held = self.entries.iter().filter(|(_, entry)| entry.round == HELD);
+        held.map(|(&key, entry)| (key, entry.val))
+    }
+
+    /// True if a Service holds the number.
+    pub(crate) fn is_held(&self, key: &IdKey) -> bool {
+        self.entries
+            .get(key)
+            .is_some_and(|entry| entry.round == HELD)
+    }
+
+    /// Numbers that an earlier process's Services held and none of this one's does.
+    pub(crate) fn unheld(&self) -> impl Iterator<Item = IdKey> {
+        self.entries
+            .iter()
+            .filter(|(key, entry)| entry.round != HELD && is_service(key))
+            .map(|(&key, _)| key)
+    }
+
+    /// How many numbers there are, of Services and of policy.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Numbers that the current compile of policy asked for.
     pub(crate) fn in_use(&self) -> BTreeMap<IdKey, IdVal> {
         let current = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.round == self.round);
+            .filter(|(key, entry)| entry.round == self.round && !is_service(key));
         current.map(|(&key, entry)| (key, entry.val)).collect()
     }
 
@@ -252,7 +297,7 @@ impl IdTable {
         let retired: Vec<_> = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.round < round)
+            .filter(|(key, entry)| entry.round < round && !is_service(key))
             .map(|(&key, _)| key)
             .collect();
         for key in retired {
@@ -261,7 +306,8 @@ impl IdTable {
         self.applied = policy;
     }
 
-    fn release(&mut self, key: IdKey) {
+    /// Frees a number.
+    pub(crate) fn release(&mut self, key: IdKey) {
         let (Some(entry), Some(kind)) = (self.entries.remove(&key), IdKind::from_number(key.kind))
         else {
             return;
@@ -270,14 +316,6 @@ impl IdTable {
             space.give_back(entry.val.id, entry.val.count);
         }
         self.names.remove(&(kind, entry.val.id));
-        let family = match kind {
-            IdKind::Backend4 => 0,
-            IdKind::Backend6 => 1,
-            _ => return,
-        };
-        if let Some(generation) = self.generations.get_mut(&(family, entry.val.id)) {
-            *generation = emptied(*generation);
-        }
     }
 
     fn full(&self, kind: IdKind, count: u32) -> CapacityError {
@@ -292,9 +330,9 @@ impl IdTable {
     }
 }
 
-/// The generation of a backend place once it is emptied.
-pub(crate) fn emptied(generation: u32) -> u32 {
-    (generation | 1).wrapping_add(1)
+/// True for the number of something that a Service has.
+pub(crate) fn is_service(key: &IdKey) -> bool {
+    IdKind::from_number(key.kind).is_some_and(IdKind::is_held)
 }
 
 /// The key of a thing: it must differ from every other thing's, whoever names them.

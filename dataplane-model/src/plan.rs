@@ -1,9 +1,7 @@
-//! From what is desired and what is written to map operations, in an order that is safe to stop in.
+//! From the policy that is desired and written to map operations, in an order that is safe to stop in.
 //!
 //! A plan that stops anywhere, by a fault or a kill, leaves the packet path correct:
 //!
-//! * A frontend's value is replaced after all that it points to was written, so it always leads to a
-//!   full block, the old one or the new.
 //! * A pod's rulesets, identity and prefixes are written before the pod points to them. Rows between
 //!   an old ruleset and a new identity or set, and the other way round, exist while both are in use.
 //! * In each direction of a pod, no step allows a peer and port that both the old and the new state
@@ -47,6 +45,22 @@ pub struct Step {
 }
 
 impl Step {
+    /// Nothing to do yet.
+    pub(crate) fn new(map: MapId, action: Action) -> Self {
+        Self {
+            map,
+            action,
+            keys: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Adds an entry; the value is empty for a deletion.
+    pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.keys.extend_from_slice(key);
+        self.values.extend_from_slice(value);
+    }
+
     /// The map.
     pub fn map(&self) -> MapId {
         self.map
@@ -81,7 +95,8 @@ impl Step {
             .map(move |(index, key)| (key, value(index)))
     }
 
-    fn run<S: MapStore>(&self, store: &mut S) -> Result<(), Failed<S::Error>> {
+    /// Does it.
+    pub(crate) fn run<S: MapStore>(&self, store: &mut S) -> Result<(), Failed<S::Error>> {
         match self.action {
             Action::Put => store.put(self.map, &self.keys, &self.values),
             Action::Delete => store.delete(self.map, &self.keys),
@@ -92,7 +107,10 @@ impl Step {
 /// Ordered map operations.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
-    steps: Vec<Step>,
+    /// What pods need before Services lead to them.
+    first: Vec<Step>,
+    /// What goes once no Service leads to it.
+    last: Vec<Step>,
     /// Array places that nothing points to any more: they are not worth a write.
     unreachable: Vec<(MapId, u32)>,
     /// Policy once the plan is done; `None` if sources are not in sync, and nothing is retired.
@@ -130,64 +148,89 @@ impl Plan {
         if !desired.complete {
             return Ok(Self::default());
         }
-        diff::check_capacity(desired, written, ids.capacities())?;
-        let mut builder = Builder::default();
-        diff::build(desired, written, ids, &mut builder);
-        let (steps, unreachable) = builder.finish();
+        diff::check_capacity(desired, written, ids)?;
+        let mut builders = [Builder::default(), Builder::default()];
+        diff::build(desired, written, ids, &mut builders);
+        let [(first, early), (last, late)] = builders.map(Builder::finish);
         Ok(Self {
-            steps,
-            unreachable,
+            first,
+            last,
+            unreachable: early.into_iter().chain(late).collect(),
             policy: Some(desired.policy.clone()),
         })
     }
 
     /// The steps.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.first.iter().chain(&self.last)
     }
 
     /// True if there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.first.is_empty() && self.last.is_empty()
     }
 
     /// Operations.
     pub fn len(&self) -> usize {
-        self.steps.iter().map(Step::len).sum()
+        self.steps().map(Step::len).sum()
     }
 
-    /// Does the steps in order and records what was done. When all are done, numbers that the plan
-    /// removed are free for other things.
+    /// Does the first steps in order and records what was done: afterwards, a new pod is policed and
+    /// may serve.
     ///
     /// # Errors
     ///
     /// The first operation that failed: nothing after it is tried, since it may depend on it.
-    pub fn apply<S: MapStore>(
+    pub fn begin<S: MapStore>(
+        &self,
+        store: &mut S,
+        written: &mut Written,
+    ) -> Result<(), ApplyError<S::Error>> {
+        run(&self.first, self.len(), store, written)
+    }
+
+    /// Does the last steps, after [`Self::begin`] and when no Service leads to a pod that is gone.
+    /// When all are done, numbers that the plan removed are free for other things.
+    ///
+    /// # Errors
+    ///
+    /// The first operation that failed: nothing after it is tried.
+    pub fn finish<S: MapStore>(
         &self,
         store: &mut S,
         written: &mut Written,
         ids: &mut IdTable,
     ) -> Result<(), ApplyError<S::Error>> {
-        let mut pending = self.len();
-        for step in &self.steps {
-            if let Err(Failed { done, error }) = step.run(store) {
-                written.record_step(step, done);
-                return Err(ApplyError {
-                    map: step.map,
-                    action: step.action,
-                    pending: pending - done,
-                    error,
-                });
-            }
-            written.record_step(step, step.len());
-            pending -= step.len();
-        }
+        let pending = self.last.iter().map(Step::len).sum();
+        run(&self.last, pending, store, written)?;
         if let Some(policy) = &self.policy {
             written.forget(&self.unreachable);
             ids.settle(policy.clone());
         }
         Ok(())
     }
+}
+
+fn run<S: MapStore>(
+    steps: &[Step],
+    mut pending: usize,
+    store: &mut S,
+    written: &mut Written,
+) -> Result<(), ApplyError<S::Error>> {
+    for step in steps {
+        if let Err(Failed { done, error }) = step.run(store) {
+            written.record_step(step, done);
+            return Err(ApplyError {
+                map: step.map,
+                action: step.action,
+                pending: pending - done,
+                error,
+            });
+        }
+        written.record_step(step, step.len());
+        pending -= step.len();
+    }
+    Ok(())
 }
 
 #[cfg(test)]

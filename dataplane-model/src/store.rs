@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use dataplane_common::abi::{Abi, Addr4, Addr6, BackendVal, IdKey, IdVal, bytes_of, from_bytes};
+use dataplane_common::abi::{Abi, IdKey, IdVal, bytes_of, from_bytes};
 
-use crate::ids::IdTable;
+use crate::ids::{self, IdTable};
 use crate::plan::{Action, Step};
-use crate::tables::{Cell, Family, MapId, TableEditor, Tables};
+use crate::tables::{Cell, MapId, TableEditor, Tables};
 
 /// The BPF maps, or a stand-in.
 ///
@@ -48,7 +48,7 @@ pub struct Failed<E> {
     pub error: E,
 }
 
-/// What the maps hold, as far as it was written or read by this process.
+/// What the maps of policy hold, as far as it was written or read by this process.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Written {
     /// Contents of the maps.
@@ -63,19 +63,23 @@ impl Written {
     /// # Errors
     ///
     /// When a map cannot be read.
-    pub fn adopt<S: MapStore>(store: &S, mut ids: IdTable) -> Result<(Self, IdTable), S::Error> {
+    pub(crate) fn adopt<S: MapStore>(store: &S, ids: &mut IdTable) -> Result<Self, S::Error> {
         let mut written = Self::default();
-        let mut generations = Generations::default();
-        for map in MapId::ALL {
+        let mut numbers = Vec::new();
+        for map in MapId::ALL.into_iter().filter(|map| !map.is_service()) {
             store.read(map, &mut |key, value| {
-                generations.note(map, key, value);
-                if !is_empty(map, value) {
+                let number =
+                    (map == MapId::Ids).then(|| Some((from_bytes(key)?, from_bytes(value)?)));
+                let number: Option<(IdKey, IdVal)> = number.flatten();
+                numbers.extend(number);
+                let is_service = number.is_some_and(|(key, _)| ids::is_service(&key));
+                if !is_service && !is_empty(map, value) {
                     written.record(map, Action::Put, key, value);
                 }
             })?;
         }
-        ids.restore(&written.tables.ids, generations.0);
-        Ok((written, ids))
+        ids.restore(numbers);
+        Ok(written)
     }
 
     /// Notes that the first `done` entries of a step have been written.
@@ -126,47 +130,27 @@ impl TableEditor for Record<'_> {
     }
 }
 
-/// Generations of backends, of filled and of emptied places, by family and index.
-#[derive(Default)]
-struct Generations(BTreeMap<(usize, u32), u32>);
-
-impl Generations {
-    fn note(&mut self, map: MapId, key: &[u8], value: &[u8]) {
-        match map {
-            MapId::Backends4 => self.note_family::<Addr4>(key, value),
-            MapId::Backends6 => self.note_family::<Addr6>(key, value),
-            _ => {}
-        }
-    }
-
-    fn note_family<A: Family>(&mut self, key: &[u8], value: &[u8])
-    where
-        BackendVal<A>: Abi,
-    {
-        let (Some(index), Some(backend)) = (from_bytes(key), from_bytes::<BackendVal<A>>(value))
-        else {
-            return;
-        };
-        if backend.generation != 0 {
-            self.0.insert((A::INDEX, index), backend.generation);
-        }
-    }
-}
-
 fn is_empty(map: MapId, value: &[u8]) -> bool {
-    match map {
-        MapId::Backends4 => is_empty_backend::<Addr4>(value),
-        MapId::Backends6 => is_empty_backend::<Addr6>(value),
-        MapId::Epoch => false,
-        _ => map.is_array() && value.iter().all(|&byte| byte == 0),
-    }
+    map.is_array() && map != MapId::Epoch && value.iter().all(|&byte| byte == 0)
 }
 
-fn is_empty_backend<A: Family>(value: &[u8]) -> bool
-where
-    BackendVal<A>: Abi,
-{
-    from_bytes::<BackendVal<A>>(value).is_none_or(|backend| backend.service_port == 0)
+/// Maps that take everything and hold nothing.
+pub(crate) struct NoMaps;
+
+impl MapStore for NoMaps {
+    type Error = std::convert::Infallible;
+
+    fn put(&mut self, _: MapId, _: &[u8], _: &[u8]) -> Result<(), Failed<Self::Error>> {
+        Ok(())
+    }
+
+    fn delete(&mut self, _: MapId, _: &[u8]) -> Result<(), Failed<Self::Error>> {
+        Ok(())
+    }
+
+    fn read(&self, _: MapId, _: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 /// Maps in memory, for tests: any number of entries, and failures on demand.
@@ -197,6 +181,17 @@ impl MemoryStore {
             .entry(map)
             .or_default()
             .insert(bytes_of(key).to_vec(), bytes_of(value).to_vec());
+    }
+
+    /// All entries as tables.
+    pub fn tables(&self) -> Tables {
+        let mut all = Written::default();
+        for (map, entries) in &self.maps {
+            for (key, value) in entries {
+                all.record(*map, Action::Put, key, value);
+            }
+        }
+        all.tables
     }
 
     /// Numbers in use.

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::IpAddr;
 
+use crate::compile::Sided;
 use dataplane_common::abi::{
     Abi, Addr4, Addr6, Address, BackendVal, CidrKey, CidrVal, ClassVal, IdKey, IdVal, IdentityVal,
     PortBound, RowKey, RowVal, RulesetVal, ServiceKey, ServiceVal, SlotVal, SourceRangeKey,
@@ -138,6 +139,21 @@ impl MapId {
         }
     }
 
+    /// True for a map that [`Services`](crate::compile::Services) fills.
+    pub const fn is_service(self) -> bool {
+        matches!(
+            self,
+            Self::Services4
+                | Self::Services6
+                | Self::Slots
+                | Self::Backends4
+                | Self::Backends6
+                | Self::Classes
+                | Self::SourceRanges4
+                | Self::SourceRanges6
+        )
+    }
+
     const fn sizes(self) -> (usize, usize) {
         const fn of<K, V>() -> (usize, usize) {
             (size_of::<K>(), size_of::<V>())
@@ -206,7 +222,7 @@ pub struct FamilyTables<A: Ord> {
 }
 
 /// An address family and its tables.
-pub trait Family: Address + Hash + Debug + Default {
+pub trait Family: Address + Hash + Debug + Default + Sided {
     /// 0 for IPv4, 1 for IPv6: the index into the names of map pairs.
     const INDEX: usize;
     /// The map of frontends.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane_common::abi::{ServiceKey, name, scope, service_flags};
+use dataplane_common::abi::{Addr4, Addr6, name, scope, service_flags};
+use dataplane_model::compile::Services;
 use dataplane_model::eval;
 use dataplane_model::ids::IdKind;
 use dataplane_model::snapshot::{Direction, NetworkPolicy, ObjectKey};
-use dataplane_model::tables::{Family, MapId, Tables};
+use dataplane_model::tables::{Family, MapId};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -95,8 +96,7 @@ impl View<'_> {
             problems,
             notices: self
                 .engine
-                .desired()
-                .notices
+                .notices()
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
@@ -160,13 +160,13 @@ impl View<'_> {
     }
 
     fn maps(&self) -> Result<Vec<MapUse>, String> {
-        let tables = &self.engine.written().tables;
+        let state = self.engine.state();
         let mut maps: Vec<MapUse> = MapId::ALL
             .into_iter()
             .filter(|&id| id != MapId::Epoch)
             .map(|id| MapUse {
                 name: id.name().to_owned(),
-                entries: tables.len(id) as u64,
+                entries: state.used(id) as u64,
                 capacity: self.engine.store().capacity(id).into(),
             })
             .collect();
@@ -199,7 +199,7 @@ impl View<'_> {
             last_micros: history.last_took.as_micros() as u64,
             last_operations: history.last_operations,
             pending: history.pending.clone(),
-            epoch: self.engine.written().epoch,
+            epoch: self.engine.state().epoch(),
         }
     }
 
@@ -218,7 +218,7 @@ impl View<'_> {
             format!("there is no Service {key}: name its namespace with -n, and see `sluice service list`")
         })?;
         let object = format!("Service {key}");
-        let notices = self.engine.desired().notices.iter();
+        let notices = self.engine.notices().iter();
         let of_object = notices.filter(|notice| notice.object == object);
         detail.notices = of_object.map(|notice| notice.text.clone()).collect();
         let problems = self.converter.problems();
@@ -234,27 +234,21 @@ impl View<'_> {
     }
 
     fn services(&self) -> Vec<Frontend> {
-        let tables = &self.engine.desired().tables;
+        let services = self.engine.state().services();
         let names = Names::new(self.engine.snapshot(), self.engine.ids());
         let mut list = Vec::new();
-        self.frontends(tables, &tables.v4.services, &names, &mut list);
-        self.frontends(tables, &tables.v6.services, &names, &mut list);
+        self.frontends::<Addr4>(services, &names, &mut list);
+        self.frontends::<Addr6>(services, &names, &mut list);
         list.sort_by(|a, b| {
             (&a.service, &a.frontend, &a.scope).cmp(&(&b.service, &b.frontend, &b.scope))
         });
         list
     }
 
-    fn frontends<A: Family>(
-        &self,
-        tables: &Tables,
-        services: &BTreeMap<ServiceKey<A>, dataplane_common::abi::ServiceVal>,
-        names: &Names,
-        list: &mut Vec<Frontend>,
-    ) {
-        for (key, value) in services {
+    fn frontends<A: Family>(&self, services: &Services, names: &Names, list: &mut Vec<Frontend>) {
+        for (key, value) in services.frontends::<A>() {
             let (ip, port) = (key.addr.to_ip(), key.port.number());
-            let Some(serving) = eval::serving(tables, ip, port, key.proto, key.scope) else {
+            let Some(serving) = eval::serving(services, ip, port, key.proto, key.scope) else {
                 continue;
             };
             let service = self.engine.ids().name(IdKind::Frontend, value.frontend);

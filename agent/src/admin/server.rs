@@ -121,16 +121,12 @@ async fn serve(
     let mut lines = BufReader::new(tokio::io::AsyncReadExt::take(read, LONGEST)).lines();
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str::<Request>(&line) {
-            Ok(Request::Flows) => return flows::stream(&mut write, hub, names).await,
-            Ok(request) => {
-                let (reply, answer) = oneshot::channel();
-                let asked = agent.send(Question { request, reply }).await;
-                let answer = match (asked, answer.await) {
-                    (Ok(()), Ok(answer)) => answer,
-                    _ => Response::Error("the agent is ending".to_owned()),
-                };
-                send(&mut write, &answer).await?;
+            Ok(Request::Flows) => {
+                // It has fresh names from now on.
+                ask(agent, Request::Flows).await;
+                return flows::stream(&mut write, hub, names).await;
             }
+            Ok(request) => send(&mut write, &ask(agent, request).await).await?,
             Err(error) => {
                 let answer = Response::<Value>::Error(format!("the request: {error}"));
                 send(&mut write, &answer).await?;
@@ -138,6 +134,15 @@ async fn serve(
         }
     }
     Ok(())
+}
+
+async fn ask(agent: &mpsc::Sender<Question>, request: Request) -> Response<Value> {
+    let (reply, answer) = oneshot::channel();
+    let asked = agent.send(Question { request, reply }).await;
+    match (asked, answer.await) {
+        (Ok(()), Ok(answer)) => answer,
+        _ => Response::Error("the agent is ending".to_owned()),
+    }
 }
 
 /// Writes one line.

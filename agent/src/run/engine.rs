@@ -1,16 +1,14 @@
-//! From events to maps: folds them into the snapshot, compiles, plans, and writes.
+//! From events to maps: when the model's rounds run, and what became of them.
 
 use std::time::Duration;
 
 use anyhow::Result;
-use dataplane_common::abi::name;
-use dataplane_model::capacity::CapacityError;
-use dataplane_model::compile::{Desired, compile};
-use dataplane_model::gone::{Gone, gone};
+use dataplane_model::compile::Notice;
+use dataplane_model::gone::Gone;
 use dataplane_model::ids::IdTable;
-use dataplane_model::plan::Plan;
+use dataplane_model::reconcile::{Outcome, Reconciler};
 use dataplane_model::snapshot::{Event, Kind, NodeConfig, Snapshot};
-use dataplane_model::store::Written;
+use dataplane_model::tables::MapId;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -24,12 +22,13 @@ const IDLE: Duration = Duration::from_secs(3_600);
 
 /// The state of the cluster as it is known, and of the maps as they were written.
 pub struct Engine {
-    snapshot: Snapshot,
-    ids: IdTable,
-    written: Written,
+    state: Reconciler,
     store: Store,
-    desired: Desired,
+    notices: Vec<Notice>,
+    /// When there is time for a round.
     work_at: Instant,
+    /// When a round has to run, whatever else there is to do.
+    latest: Instant,
     /// When the first change came that is not in force yet.
     changed_at: Option<Instant>,
     retry: Duration,
@@ -38,12 +37,12 @@ pub struct Engine {
     gone: Vec<Gone>,
 }
 
-/// What became of the plans.
+/// What became of the rounds.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// Plans that were written in full.
+    /// Rounds that were written in full.
     pub done: u64,
-    /// Plans that could not be made or written.
+    /// Rounds of which something could not be made or written.
     pub failed: u64,
     /// When the last one was done.
     pub last: Option<Instant>,
@@ -67,19 +66,16 @@ impl Engine {
         let store = Store::new(maps)?;
         let capacities =
             model_capacities(|name| maps.raw(name).ok().map(|map| map.info().max_entries));
-        let (written, ids) = Written::adopt(&store, IdTable::new(capacities))?;
-        debug!(
-            entries = written.tables.ids.len(),
-            map = name::IDS,
-            "numbers read back"
-        );
+        let snapshot = Snapshot::new(node, Kind::ALL);
+        let state = Reconciler::adopt(snapshot, IdTable::new(capacities), &store)?;
+        debug!(numbers = state.used(MapId::Ids), "maps read back");
+        let idle = Instant::now() + IDLE;
         Ok(Self {
-            snapshot: Snapshot::new(node, Kind::ALL),
-            ids,
-            written,
+            state,
             store,
-            desired: Desired::default(),
-            work_at: Instant::now() + IDLE,
+            notices: Vec::new(),
+            work_at: idle,
+            latest: idle,
             changed_at: None,
             retry: RETRY.0,
             history: History::default(),
@@ -87,18 +83,26 @@ impl Engine {
         })
     }
 
-    /// Folds an event in; what follows from it is written after `settle` at the latest.
+    /// Folds an event in; what follows from it is written as soon as no other event is ready, and after
+    /// `settle` at the latest.
     pub fn fold(&mut self, event: Event, settle: Duration) {
         self.fold_from(event, Instant::now(), settle);
     }
 
     /// Folds an event in that became known at `received`.
     pub fn fold_from(&mut self, event: Event, received: Instant, settle: Duration) {
-        if !self.snapshot.apply(event) {
+        if !self.state.fold(event) {
             return;
         }
+        let now = Instant::now();
         self.changed_at.get_or_insert(received);
-        self.work_at = self.work_at.min(Instant::now() + settle);
+        self.work_at = self.work_at.min(now);
+        self.latest = self.latest.min(now + settle);
+    }
+
+    /// True if [`Self::reconcile`] has waited long enough for other events.
+    pub fn is_overdue(&self) -> bool {
+        Instant::now() >= self.latest
     }
 
     /// When the oldest change came that is not in force yet.
@@ -111,45 +115,47 @@ impl Engine {
         self.work_at
     }
 
-    /// Brings the maps to what the snapshot asks for. True if something was compiled.
+    /// Brings the maps to what the snapshot asks for. True if it was the time to.
     pub fn reconcile(&mut self) -> bool {
         self.work_at = Instant::now() + IDLE;
-        if !self.snapshot.is_in_sync() {
+        self.latest = self.work_at;
+        if !self.state.snapshot().is_in_sync() {
             return false;
         }
-        match self.apply() {
-            Ok(operations) => self.succeeded(operations),
-            Err(text) => self.failed(text),
+        let outcome = self.state.reconcile(&mut self.store);
+        self.warn();
+        if outcome.errors.is_empty() {
+            self.gone.extend(self.state.take_gone());
+            self.succeeded(outcome);
+        } else {
+            self.failed(outcome.errors.join("; "));
         }
         true
     }
 
-    /// Backends that plans in force have removed since the last call.
+    /// Backends that rounds in force have removed since the last call.
     pub fn take_gone(&mut self) -> Vec<Gone> {
-        if self.history.pending.is_some() {
-            return Vec::new();
-        }
         std::mem::take(&mut self.gone)
+    }
+
+    /// The model's state.
+    pub fn state(&self) -> &Reconciler {
+        &self.state
     }
 
     /// The snapshot.
     pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+        self.state.snapshot()
     }
 
     /// The numbers.
     pub fn ids(&self) -> &IdTable {
-        &self.ids
+        self.state.ids()
     }
 
-    /// What the maps are to hold.
-    pub fn desired(&self) -> &Desired {
-        &self.desired
-    }
-
-    /// What the maps hold.
-    pub fn written(&self) -> &Written {
-        &self.written
+    /// What owners of objects should know.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
     }
 
     /// Where it is written.
@@ -162,23 +168,18 @@ impl Engine {
         &self.history
     }
 
-    fn apply(&mut self) -> Result<usize, String> {
-        let desired = compile(&self.snapshot, &mut self.ids).map_err(|errors| full(&errors))?;
-        for notice in &desired.notices {
-            if !self.desired.notices.contains(notice) {
+    fn warn(&mut self) {
+        let notices = self.state.notices();
+        for notice in &notices {
+            if !self.notices.contains(notice) {
                 warn!("{notice}");
             }
         }
-        let plan = Plan::new(&desired, &self.written, &self.ids).map_err(|errors| full(&errors))?;
-        self.desired = desired;
-        self.gone
-            .extend(gone(&self.written.tables, &self.desired.tables));
-        plan.apply(&mut self.store, &mut self.written, &mut self.ids)
-            .map_err(|error| error.to_string())?;
-        Ok(plan.len())
+        self.notices = notices;
     }
 
-    fn succeeded(&mut self, operations: usize) {
+    fn succeeded(&mut self, outcome: Outcome) {
+        let operations = outcome.operations;
         let took = self
             .changed_at
             .take()
@@ -186,9 +187,10 @@ impl Engine {
             .unwrap_or_default();
         self.retry = RETRY.0;
         let history = &mut self.history;
-        if history.pending.take().is_some() {
+        if history.pending.is_some() && outcome.refused.is_none() {
             info!("all changes are in force again");
         }
+        history.pending = outcome.refused;
         history.done += 1;
         history.last = Some(Instant::now());
         history.last_took = took;
@@ -197,7 +199,7 @@ impl Engine {
             history.in_sync = true;
             info!(operations, "in sync");
         }
-        debug!(operations, ?took, "plan written");
+        debug!(operations, ?took, "round written");
     }
 
     fn failed(&mut self, text: String) {
@@ -209,9 +211,4 @@ impl Engine {
         self.work_at = Instant::now() + self.retry;
         self.retry = (self.retry * 2).min(RETRY.1);
     }
-}
-
-fn full(errors: &[CapacityError]) -> String {
-    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    texts.join("; ")
 }

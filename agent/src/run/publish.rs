@@ -300,11 +300,11 @@ fn look(service: &Service, snapshot: &Snapshot) -> Local {
 }
 
 fn map_counts(engine: &Engine) -> MapCounts {
-    let tables = &engine.written().tables;
+    let state = engine.state();
     let ids = MapId::ALL.into_iter().filter(|&id| id != MapId::Epoch);
     ids.map(|id| {
         let capacity = engine.store().capacity(id).into();
-        (id.name().to_owned(), tables.len(id) as u64, capacity)
+        (id.name().to_owned(), state.used(id) as u64, capacity)
     })
     .collect()
 }

@@ -1,7 +1,10 @@
 //! Endpoints of Service ports: from slices, or from the selector where there is none.
 
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::Bound;
+use std::rc::Rc;
 
 use crate::snapshot::{
     EndpointSlice, Labels, ObjectKey, Place, Pod, Service, ServicePort, Snapshot, TargetPort, Text,
@@ -24,7 +27,7 @@ pub(super) struct Target<'a> {
     pub(super) local: bool,
     /// What its slice says of where it is and for whom.
     pub(super) place: Option<&'a Place>,
-    /// Its pod, if that is known.
+    /// Its pod, if the pod is what it was found by.
     pub(super) pod: Option<&'a Pod>,
 }
 
@@ -35,60 +38,78 @@ impl Target<'_> {
     }
 }
 
-/// Finds endpoints without a scan of all objects for each Service.
+/// Slices of each Service.
+pub(super) type Slices = HashMap<ObjectKey, Vec<ObjectKey>>;
+
+/// Pods of a namespace by label.
+type ByLabel<'a> = HashMap<(&'a str, &'a str), Vec<&'a Pod>>;
+
+/// Finds endpoints without a scan of all objects for each Service. What only some Services need is
+/// made when the first of them asks.
 pub(super) struct Index<'a> {
     snapshot: &'a Snapshot,
-    slices: HashMap<&'a ObjectKey, Vec<&'a EndpointSlice>>,
-    by_label: HashMap<(&'a str, &'a str, &'a str), Vec<&'a Pod>>,
-    by_ip: HashMap<IpAddr, Vec<&'a Pod>>,
+    slices: &'a Slices,
+    by_label: RefCell<HashMap<&'a str, Rc<ByLabel<'a>>>>,
+    by_ip: OnceCell<HashMap<IpAddr, Vec<&'a Pod>>>,
     /// Addresses behind this node's devices.
-    local: HashSet<IpAddr>,
+    local: OnceCell<HashSet<IpAddr>>,
+    /// An endpoint was looked for among them.
+    asked_devices: Cell<bool>,
 }
 
 impl<'a> Index<'a> {
-    /// Indexes a snapshot.
-    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        let devices = snapshot.interfaces.values();
-        let mut index = Self {
+    /// For a snapshot as it is.
+    pub(super) fn new(snapshot: &'a Snapshot, slices: &'a Slices) -> Self {
+        Self {
             snapshot,
-            slices: HashMap::new(),
-            by_label: HashMap::new(),
-            by_ip: HashMap::new(),
-            local: devices
-                .flat_map(|device| &device.addresses)
-                .copied()
-                .collect(),
-        };
-        for slice in snapshot.slices.values() {
-            index.slices.entry(&slice.service).or_default().push(slice);
+            slices,
+            by_label: RefCell::default(),
+            by_ip: OnceCell::new(),
+            local: OnceCell::new(),
+            asked_devices: Cell::new(false),
         }
-        for pod in snapshot.pods.values().filter(|pod| !pod.terminal) {
-            for (key, value) in &pod.labels {
-                index
-                    .by_label
-                    .entry((&pod.key.namespace, key, value))
-                    .or_default()
-                    .push(pod);
-            }
-            for &ip in &pod.ips {
-                index.by_ip.entry(ip).or_default().push(pod);
-            }
-        }
-        index
     }
 
-    /// The Service with this name.
-    pub(super) fn service(&self, key: &ObjectKey) -> Option<&'a Service> {
-        self.snapshot.services.get(key)
+    /// True if an endpoint was looked for behind this node's devices since the last such question.
+    pub(super) fn asked_devices(&self) -> bool {
+        self.asked_devices.take()
+    }
+
+    /// The pod that serves a Service's endpoint. Pods in their node's network share its address: the
+    /// Service's selector tells them apart.
+    pub(super) fn pod(&self, service: &Service, target: &Target<'a>) -> Option<&'a Pod> {
+        let here = || {
+            let here = self.by_ip().get(&target.addr).into_iter().flatten();
+            here.copied().find(|pod| match &service.selector {
+                Some(selector) => {
+                    pod.key.namespace == service.key.namespace && is_selected(pod, selector)
+                }
+                None => true,
+            })
+        };
+        target.pod.or_else(here)
+    }
+
+    fn by_ip(&self) -> &HashMap<IpAddr, Vec<&'a Pod>> {
+        self.by_ip.get_or_init(|| {
+            let mut by_ip: HashMap<_, Vec<_>> = HashMap::new();
+            for pod in self.snapshot.pods.values().filter(|pod| !pod.terminal) {
+                for &ip in &pod.ips {
+                    by_ip.entry(ip).or_default().push(pod);
+                }
+            }
+            by_ip
+        })
     }
 
     /// Endpoints of a Service's port, of both families, by address and port.
-    pub(super) fn targets(&self, service: &Service, port: &ServicePort) -> Vec<Target<'a>> {
+    pub(super) fn targets(&self, service: &'a Service, port: &ServicePort) -> Vec<Target<'a>> {
         let mut merged = BTreeMap::new();
         match self.slices.get(&service.key) {
             Some(slices) => slices
                 .iter()
-                .for_each(|slice| self.add_slice(service, slice, port, &mut merged)),
+                .filter_map(|key| self.snapshot.slices.get(key))
+                .for_each(|slice| self.add_slice(slice, port, &mut merged)),
             None if self.snapshot.node.slices_only => {}
             None => self.add_selected(service, port, &mut merged),
         }
@@ -98,30 +119,23 @@ impl<'a> Index<'a> {
     /// An endpoint without a node name is on this node if one of its devices has the address.
     fn is_local(&self, node: Option<&Text>, address: IpAddr) -> bool {
         node.map_or_else(
-            || self.local.contains(&address),
+            || self.devices().contains(&address),
             |node| *node == self.snapshot.node.name,
         )
     }
 
-    /// The pod that serves a Service at an address. Pods in their node's network share its address: the
-    /// Service's selector tells them apart.
-    fn pod_at(&self, service: &Service, address: IpAddr) -> Option<&'a Pod> {
-        let here = self.by_ip.get(&address).into_iter().flatten();
-        here.copied().find(|pod| match &service.selector {
-            Some(selector) => {
-                pod.key.namespace == service.key.namespace && is_selected(pod, selector)
-            }
-            None => true,
+    fn devices(&self) -> &HashSet<IpAddr> {
+        self.asked_devices.set(true);
+        self.local.get_or_init(|| {
+            let devices = self.snapshot.interfaces.values();
+            devices
+                .flat_map(|device| &device.addresses)
+                .copied()
+                .collect()
         })
     }
 
-    fn add_slice(
-        &self,
-        service: &Service,
-        slice: &'a EndpointSlice,
-        port: &ServicePort,
-        merged: &mut Merged<'a>,
-    ) {
+    fn add_slice(&self, slice: &'a EndpointSlice, port: &ServicePort, merged: &mut Merged<'a>) {
         let matching = slice
             .ports
             .iter()
@@ -136,20 +150,33 @@ impl<'a> Index<'a> {
                     terminating: endpoint.terminating,
                     local: self.is_local(endpoint.node(), endpoint.address),
                     place: endpoint.place.as_deref(),
-                    pod: self.pod_at(service, endpoint.address),
+                    pod: None,
                 };
                 merge(merged, target);
             }
         }
     }
 
-    fn labelled<'b>(&'b self, namespace: &'b str, key: &'b str, value: &'b str) -> &'b [&'a Pod] {
-        self.by_label
-            .get(&(namespace, key, value))
-            .map_or(&[], Vec::as_slice)
+    fn labelled(&self, namespace: &'a str) -> Rc<ByLabel<'a>> {
+        let make = || {
+            let first = ObjectKey::new(namespace, "");
+            let pods = self
+                .snapshot
+                .pods
+                .range((Bound::Included(first), Bound::Unbounded));
+            let mut by_label = ByLabel::new();
+            for (_, pod) in pods.take_while(|(key, _)| *key.namespace == *namespace) {
+                for (key, value) in pod.labels.iter().filter(|_| !pod.terminal) {
+                    by_label.entry((key, value)).or_default().push(pod);
+                }
+            }
+            Rc::new(by_label)
+        };
+        let mut known = self.by_label.borrow_mut();
+        Rc::clone(known.entry(namespace).or_insert_with(make))
     }
 
-    fn add_selected(&self, service: &Service, port: &ServicePort, merged: &mut Merged<'a>) {
+    fn add_selected(&self, service: &'a Service, port: &ServicePort, merged: &mut Merged<'a>) {
         let Some(selector) = service
             .selector
             .as_ref()
@@ -157,9 +184,11 @@ impl<'a> Index<'a> {
         else {
             return;
         };
-        let candidates = selector
-            .iter()
-            .map(|(key, value)| self.labelled(&service.key.namespace, key, value));
+        let by_label = self.labelled(&service.key.namespace);
+        let candidates = selector.iter().map(|(key, value)| {
+            let pods = by_label.get(&(&**key, &**value));
+            pods.map_or(&[][..], Vec::as_slice)
+        });
         let fewest = candidates.min_by_key(|pods| pods.len()).unwrap_or(&[]);
         for pod in fewest.iter().filter(|pod| is_selected(pod, selector)) {
             let Some(number) = target_port(pod, port) else {

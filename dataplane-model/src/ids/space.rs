@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Free runs of numbers.
 #[derive(Clone, Debug)]
-pub(super) struct Space {
+pub(crate) struct Space {
     /// Free runs: first number -> how many. Adjacent runs are merged.
     free: BTreeMap<u32, u32>,
     /// Where the search for the next run starts: behind the last one that was given out.
@@ -14,7 +14,7 @@ pub(super) struct Space {
 
 impl Space {
     /// Numbers from 1 up to, not including, `limit`.
-    pub(super) fn new(limit: u32) -> Self {
+    pub(crate) fn new(limit: u32) -> Self {
         let free = if limit > 1 {
             BTreeMap::from([(1, limit - 1)])
         } else {
@@ -28,13 +28,13 @@ impl Space {
     }
 
     /// How many numbers are given out.
-    pub(super) fn used(&self) -> u32 {
+    pub(crate) fn used(&self) -> u32 {
         self.used
     }
 
     /// Gives out `count` successive numbers: the first that fit at or behind the last ones, else the
     /// first of all.
-    pub(super) fn take(&mut self, count: u32) -> Option<u32> {
+    pub(crate) fn take(&mut self, count: u32) -> Option<u32> {
         let first = self
             .find(self.cursor, count)
             .or_else(|| self.find(1, count))?;
@@ -42,8 +42,15 @@ impl Space {
         Some(first)
     }
 
+    /// Gives out the lowest `count` successive numbers that are free.
+    pub(crate) fn take_lowest(&mut self, count: u32) -> Option<u32> {
+        let first = self.find(1, count)?;
+        self.reserve(first, count);
+        Some(first)
+    }
+
     /// Takes these numbers, if all of them are free. The next search starts behind them.
-    pub(super) fn reserve(&mut self, first: u32, count: u32) -> bool {
+    pub(crate) fn reserve(&mut self, first: u32, count: u32) -> bool {
         let Some((&start, &length)) = self.free.range(..=first).next_back() else {
             return false;
         };
@@ -70,7 +77,7 @@ impl Space {
     }
 
     /// Takes numbers back that were given out.
-    pub(super) fn give_back(&mut self, first: u32, count: u32) {
+    pub(crate) fn give_back(&mut self, first: u32, count: u32) {
         let (mut start, mut length) = (first, count);
         if let Some((&before, &run)) = self.free.range(..first).next_back()
             && before + run == first

@@ -2,8 +2,8 @@ use super::*;
 
 fn table() -> IdTable {
     let mut ids = IdTable::new(Capacities {
-        backends: 4,
-        slots: 8,
+        rulesets: 4,
+        port_bounds: 8,
         ..Capacities::default()
     });
     ids.begin();
@@ -17,35 +17,32 @@ fn id(ids: &mut IdTable, kind: IdKind, name: &str) -> u32 {
 #[test]
 fn a_thing_keeps_its_number() {
     let mut ids = table();
-    let first = id(&mut ids, IdKind::Frontend, "a");
-    assert_ne!(first, id(&mut ids, IdKind::Frontend, "b"));
+    let first = id(&mut ids, IdKind::Rule, "a");
+    assert_ne!(first, id(&mut ids, IdKind::Rule, "b"));
     ids.begin();
-    assert_eq!(id(&mut ids, IdKind::Frontend, "a"), first);
-    assert_eq!(
-        ids.name(IdKind::Frontend, first).map(|name| &**name),
-        Some("a")
-    );
+    assert_eq!(id(&mut ids, IdKind::Rule, "a"), first);
+    assert_eq!(ids.name(IdKind::Rule, first).map(|name| &**name), Some("a"));
     assert_eq!(ids.in_use().len(), 1, "b is retired");
 }
 
 #[test]
 fn a_retired_number_is_free_only_after_the_plan() {
     let mut ids = table();
-    (0..3).for_each(|n| assert_eq!(id(&mut ids, IdKind::Backend4, &format!("old{n}")), n + 1));
+    (0..3).for_each(|n| assert_eq!(id(&mut ids, IdKind::Ruleset, &format!("old{n}")), n + 1));
     ids.begin();
-    id(&mut ids, IdKind::Backend4, "old0");
-    let error = ids.id(IdKind::Backend4, "new", String::new).unwrap_err();
+    id(&mut ids, IdKind::Ruleset, "old0");
+    let error = ids.id(IdKind::Ruleset, "new", String::new).unwrap_err();
     assert_eq!(
         error,
         CapacityError::Map {
-            map: MapId::Backends4,
+            map: MapId::Rulesets,
             need: 5,
             capacity: 4
         }
     );
-    assert!(error.to_string().contains("backends4"), "{error}");
+    assert!(error.to_string().contains("rulesets"), "{error}");
     ids.settle(Arc::default());
-    assert_eq!(id(&mut ids, IdKind::Backend4, "new"), 2);
+    assert_eq!(id(&mut ids, IdKind::Ruleset, "new"), 2);
 }
 
 #[test]
@@ -58,18 +55,28 @@ fn a_retired_thing_that_comes_back_has_its_number() {
 }
 
 #[test]
-fn generations_tell_filled_from_emptied() {
+fn what_a_service_holds_outlives_compiles_of_policy() {
     let mut ids = table();
-    let index = id(&mut ids, IdKind::Backend4, "a");
-    assert_eq!(ids.generation(0, index), 1);
-    assert_eq!(ids.generation(0, index), 1);
+    let held = key(IdKind::Frontend, "web");
+    assert_eq!(ids.hold(held, String::new).unwrap(), (1, true));
     ids.begin();
     ids.settle(Arc::default());
-    (0..3).for_each(|n| {
-        id(&mut ids, IdKind::Backend4, &format!("n{n}"));
-    });
-    assert_eq!(ids.generation(0, index), 3);
-    assert_eq!(emptied(3), 4);
+    assert_eq!(ids.hold(held, String::new).unwrap(), (1, false));
+    assert_eq!(ids.in_use().len(), 0, "it is no number of policy");
+    ids.release(held);
+    assert_eq!(ids.len(), 0);
+}
+
+#[test]
+fn what_no_service_holds_after_a_restart_is_known() {
+    let mut before = table();
+    let [web, gone] = ["web", "gone"].map(|name| key(IdKind::ServicePort, name));
+    before.hold(web, String::new).unwrap();
+    before.hold(gone, String::new).unwrap();
+    let mut after = table();
+    after.restore(before.held());
+    assert_eq!(after.hold(web, String::new).unwrap(), (1, false));
+    assert_eq!(after.unheld().collect::<Vec<_>>(), [gone]);
 }
 
 #[test]
@@ -78,17 +85,16 @@ fn numbers_go_on_after_a_restart() {
     let numbers: Vec<_> = ["a", "b", "c"]
         .map(|name| id(&mut before, IdKind::Identity, name))
         .into();
-    let block = before.span(IdKind::Block, "block", 3).unwrap();
+    let block = before.span(IdKind::PortSpan, "block", 3).unwrap();
     let mut after = table();
-    after.restore(&before.in_use(), BTreeMap::from([((0, 1), 6)]));
+    after.restore(before.in_use());
     after.begin();
-    assert_eq!(after.span(IdKind::Block, "block", 3).unwrap(), block);
+    assert_eq!(after.span(IdKind::PortSpan, "block", 3).unwrap(), block);
     assert_eq!(id(&mut after, IdKind::Identity, "d"), 4);
     let again: Vec<_> = ["a", "b", "c"]
         .map(|name| id(&mut after, IdKind::Identity, name))
         .into();
     assert_eq!(again, numbers);
-    assert_eq!(after.generation(0, 1), 7);
 }
 
 #[test]
@@ -106,11 +112,11 @@ fn contradictory_entries_are_left_out() {
         )
     };
     let entries = [
-        entry(1, IdKind::Block as u32, 1, 4),
-        entry(2, IdKind::Block as u32, 3, 2),
-        entry(3, IdKind::Block as u32, 7, 2),
+        entry(1, IdKind::PortSpan as u32, 1, 4),
+        entry(2, IdKind::PortSpan as u32, 3, 2),
+        entry(3, IdKind::PortSpan as u32, 7, 2),
         entry(4, 99, 1, 1),
     ];
-    ids.restore(&entries.into(), BTreeMap::new());
+    ids.restore(entries);
     assert_eq!(ids.entries.len(), 1);
 }

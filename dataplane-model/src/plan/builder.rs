@@ -15,16 +15,13 @@ pub(super) struct Builder {
 impl Builder {
     /// Adds an entry to write.
     pub(super) fn put<K: Abi, V: Abi>(&mut self, map: MapId, key: &K, value: &V) {
-        let step = self.step(map, Action::Put);
-        step.keys.extend_from_slice(bytes_of(key));
-        step.values.extend_from_slice(bytes_of(value));
+        self.step(map, Action::Put)
+            .push(bytes_of(key), bytes_of(value));
     }
 
     /// Adds a key to delete.
     pub(super) fn delete<K: Abi>(&mut self, map: MapId, key: &K) {
-        self.step(map, Action::Delete)
-            .keys
-            .extend_from_slice(bytes_of(key));
+        self.step(map, Action::Delete).push(bytes_of(key), &[]);
     }
 
     /// Notes an array place that nothing points to any more.
@@ -54,12 +51,7 @@ impl Builder {
             .last()
             .is_some_and(|step| step.map == map && step.action == action);
         if !goes_on {
-            self.steps.push(Step {
-                map,
-                action,
-                keys: Vec::new(),
-                values: Vec::new(),
-            });
+            self.steps.push(Step::new(map, action));
         }
         let last = self.steps.len() - 1;
         &mut self.steps[last]

@@ -2,20 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane_common::abi::{
-    Abi, Addr4, Addr6, BackendVal, CidrKey, CidrVal, bytes_of, from_bytes,
-};
+use dataplane_common::abi::{Abi, Addr4, Addr6, CidrKey, CidrVal, bytes_of, from_bytes};
 
 use super::builder::Builder;
 use super::subjects;
-use crate::capacity::{Capacities, CapacityError};
+use crate::capacity::CapacityError;
 use crate::compile::Desired;
-use crate::ids::{IdTable, emptied};
+use crate::ids::IdTable;
 use crate::store::Written;
 use crate::tables::{Cell, Family, MapId, TableVisitor};
 
-/// Adds all operations, in order.
-pub(super) fn build(desired: &Desired, written: &Written, ids: &IdTable, plan: &mut Builder) {
+/// Adds all operations, in order: those before Services and those after them.
+pub(super) fn build(
+    desired: &Desired,
+    written: &Written,
+    ids: &IdTable,
+    [first, last]: &mut [Builder; 2],
+) {
     let mut before = Builder::default();
     policy_puts(desired, written, ids, &mut before);
     let mut after = Builder::default();
@@ -23,37 +26,38 @@ pub(super) fn build(desired: &Desired, written: &Written, ids: &IdTable, plan: &
     let policy_changes = !before.is_empty() || !after.is_empty();
     let is_even = written.epoch.is_multiple_of(2);
 
-    put_changed(desired, written, MapId::Ids, plan);
-    put_transition(desired, written, MapId::Ids, plan);
+    put_changed(desired, written, MapId::Ids, first);
+    put_transition(desired, written, MapId::Ids, first);
     if policy_changes && is_even {
-        plan.put(MapId::Epoch, &0u32, &written.epoch.wrapping_add(1));
+        first.put(MapId::Epoch, &0u32, &written.epoch.wrapping_add(1));
     }
-    // A new pod is policed before it is a backend, and is one no more before its rules go.
-    plan.append(before);
-    services(desired, written, plan);
-    plan.append(after);
+    first.append(before);
+    last.append(after);
     if policy_changes || !is_even {
-        plan.put(MapId::Epoch, &0u32, &(written.epoch | 1).wrapping_add(1));
+        last.put(MapId::Epoch, &0u32, &(written.epoch | 1).wrapping_add(1));
     }
-    remove_absent(desired, written, MapId::Ids, plan);
-    remove_transition(desired, written, MapId::Ids, plan);
+    remove_absent(desired, written, MapId::Ids, last);
+    remove_transition(desired, written, MapId::Ids, last);
 }
 
 /// Checks that each map holds what is desired, what is needed meanwhile and what is removed later.
 pub(super) fn check_capacity(
     desired: &Desired,
     written: &Written,
-    capacities: &Capacities,
+    ids: &IdTable,
 ) -> Result<(), Vec<CapacityError>> {
+    let (capacities, services) = (ids.capacities(), ids.held().count());
     let mut errors = Vec::new();
-    for map in MapId::ALL.into_iter().filter(|map| !map.is_array()) {
+    let of_policy = |map: &MapId| !map.is_array() && !map.is_service();
+    for map in MapId::ALL.into_iter().filter(of_policy) {
         let mut gone = CountLeftOnly(0);
         written.tables.visit(map, &desired.tables, &mut gone);
         let mut transient = CountLeftOnly(0);
         desired
             .transition
             .visit(map, &desired.tables, &mut transient);
-        let need = (desired.tables.len(map) + gone.0 + transient.0) as u64;
+        let of_services = if map == MapId::Ids { services } else { 0 };
+        let need = (desired.tables.len(map) + gone.0 + transient.0 + of_services) as u64;
         let capacity = capacities.of(map);
         if need > u64::from(capacity) {
             errors.push(CapacityError::Map {
@@ -68,33 +72,6 @@ pub(super) fn check_capacity(
     } else {
         Err(errors)
     }
-}
-
-fn services(desired: &Desired, written: &Written, plan: &mut Builder) {
-    for map in [
-        MapId::Backends4,
-        MapId::Backends6,
-        MapId::Slots,
-        MapId::Classes,
-        MapId::SourceRanges4,
-        MapId::SourceRanges6,
-        MapId::Services4,
-        MapId::Services6,
-    ] {
-        put_changed(desired, written, map, plan);
-    }
-    for map in [
-        MapId::Services4,
-        MapId::Services6,
-        MapId::SourceRanges4,
-        MapId::SourceRanges6,
-        MapId::Classes,
-        MapId::Slots,
-    ] {
-        remove_absent(desired, written, map, plan);
-    }
-    empty_backends::<Addr4>(desired, written, plan);
-    empty_backends::<Addr6>(desired, written, plan);
 }
 
 fn policy_puts(desired: &Desired, written: &Written, ids: &IdTable, plan: &mut Builder) {
@@ -160,24 +137,6 @@ fn first_cidrs<A: Family>(desired: &Desired) -> &BTreeMap<CidrKey<A>, CidrVal> {
         &A::tables(&desired.tables).cidrs
     } else {
         transition
-    }
-}
-
-/// An emptied backend keeps a generation, so that flows and affinities see that it is gone.
-fn empty_backends<A: Family>(desired: &Desired, written: &Written, plan: &mut Builder)
-where
-    BackendVal<A>: Abi,
-{
-    let wanted = &A::tables(&desired.tables).backends;
-    for (index, backend) in &A::tables(&written.tables).backends {
-        if !wanted.contains_key(index) {
-            let generation = emptied(backend.generation);
-            let empty = BackendVal {
-                generation,
-                ..BackendVal::<A>::default()
-            };
-            plan.put(A::BACKENDS, index, &empty);
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Sources turn what they read into [`Event`]s; [`Snapshot::apply`] folds them in. A snapshot depends
 //! only on the objects that exist now, never on the order in which they came.
 
+mod change;
 mod endpoints;
 mod event;
 mod labels;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use dataplane_common::net::proto;
 
+pub use change::Change;
 pub use endpoints::{Endpoint, EndpointSlice, Place, SlicePort};
 pub use event::{Event, Key, Kind, Object};
 pub use labels::{Labels, Operator, Requirement, Selector};
@@ -152,50 +154,7 @@ impl Snapshot {
 
     /// Folds an event in. Returns false if nothing changed.
     pub fn apply(&mut self, event: Event) -> bool {
-        match event {
-            Event::Apply(object) => self.insert(object),
-            Event::Delete(key) => self.remove(&key),
-            Event::InSync(kind) => self.awaited.remove(&kind),
-        }
-    }
-
-    fn insert(&mut self, object: Object) -> bool {
-        match object {
-            Object::Config(config) => {
-                let before = std::mem::replace(&mut self.node, config);
-                self.follow_own_node();
-                self.node != before
-            }
-            Object::Node(node) => {
-                let changed = put(&mut self.nodes, node.name.clone(), node);
-                self.follow_own_node();
-                changed
-            }
-            Object::Namespace(ns) => put(&mut self.namespaces, ns.name, ns.labels),
-            Object::Pod(pod) => put(&mut self.pods, pod.key.clone(), pod),
-            Object::Service(service) => put(&mut self.services, service.key.clone(), service),
-            Object::Slice(slice) => put(&mut self.slices, slice.key.clone(), slice),
-            Object::Policy(policy) => put(&mut self.policies, policy.key.clone(), policy),
-            Object::Route(route) => put(&mut self.routes, (route.kind, route.key.clone()), route),
-            Object::Interface(interface) => put(&mut self.interfaces, interface.ifindex, interface),
-        }
-    }
-
-    fn remove(&mut self, key: &Key) -> bool {
-        match key {
-            Key::Node(name) => {
-                let known = self.nodes.remove(name).is_some();
-                self.follow_own_node();
-                known
-            }
-            Key::Namespace(name) => self.namespaces.remove(name).is_some(),
-            Key::Pod(key) => self.pods.remove(key).is_some(),
-            Key::Service(key) => self.services.remove(key).is_some(),
-            Key::Slice(key) => self.slices.remove(key).is_some(),
-            Key::Policy(key) => self.policies.remove(key).is_some(),
-            Key::Route(kind, key) => self.routes.remove(&(*kind, key.clone())).is_some(),
-            Key::Interface(ifindex) => self.interfaces.remove(ifindex).is_some(),
-        }
+        self.fold(event).is_some()
     }
 }
 
@@ -206,14 +165,6 @@ impl Snapshot {
         self.node.zone = own.and_then(|own| own.zone.clone());
         self.node.internal_ips = own.map(|own| own.internal_ips.clone()).unwrap_or_default();
     }
-}
-
-fn put<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: V) -> bool {
-    if map.get(&key) == Some(&value) {
-        return false;
-    }
-    map.insert(key, value);
-    true
 }
 
 #[cfg(test)]

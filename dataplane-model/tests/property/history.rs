@@ -8,20 +8,7 @@ use proptest::prelude::*;
 use crate::cases;
 use crate::cluster::{node, objects, snapshot};
 use crate::names::by_name;
-use crate::world::World;
-
-/// Events that turn one set of objects into another, in the order of the objects given.
-fn changes(from: &Snapshot, old: &[Object], new: &[Object]) -> Vec<Event> {
-    let stays = |key: &Option<Key>| new.iter().any(|object| object.key() == *key);
-    let gone = old
-        .iter()
-        .map(Object::key)
-        .filter(|key| !stays(key))
-        .flatten()
-        .map(Event::Delete);
-    assert!(from.is_in_sync());
-    gone.chain(new.iter().cloned().map(Event::Apply)).collect()
-}
+use crate::world::{World, changes, fresh_ids};
 
 fn shuffled() -> impl Strategy<Value = Vec<Object>> {
     objects().prop_flat_map(|objects| Just(objects).prop_shuffle())
@@ -47,67 +34,71 @@ proptest! {
 
     #[test]
     fn earlier_states_leave_no_trace(old in objects(), new in shuffled(), every in 1usize..20) {
-        let mut world = World::new();
-        let mut snapshot = snapshot(&old);
-        world.reconcile(&snapshot);
-        for (count, event) in changes(&snapshot, &old, &new).into_iter().enumerate() {
-            snapshot.apply(event);
+        let mut world = World::of(&old);
+        for (count, event) in changes(&old, &new).into_iter().enumerate() {
+            world.state.fold(event);
             if count % every == 0 {
-                world.reconcile(&snapshot);
+                world.reconcile();
             }
         }
-        let desired = world.reconcile(&snapshot);
-        let fresh = compile(&crate::cluster::snapshot(&new), &mut World::new().ids).expect("it fits");
-        prop_assert_eq!(by_name(&desired.tables), by_name(&fresh.tables));
-        prop_assert_eq!(world.reachable(&desired), desired.tables);
+        world.reconcile();
+        let fresh = compile(&snapshot(&new), &mut fresh_ids()).expect("it fits");
+        prop_assert_eq!(by_name(&world.tables()), by_name(&fresh.tables));
+        prop_assert_eq!(world.reachable(), world.tables());
+        prop_assert_eq!(world.reconcile().operations, 0);
     }
 
     #[test]
     fn squashed_events_end_in_the_same_maps(old in objects(), new in shuffled()) {
-        let (mut split, mut squashed) = (World::new(), World::new());
-        split.reconcile(&snapshot(&old));
-        squashed.reconcile(&snapshot(&old));
-        let mut snapshot = snapshot(&old);
-        for event in changes(&snapshot.clone(), &old, &new) {
-            snapshot.apply(event);
-            // Compiled, but not applied.
-            split.plan(&snapshot);
+        let (mut split, mut squashed) = (World::of(&old), World::of(&old));
+        for event in changes(&old, &new) {
+            split.state.fold(event);
+            split.reconcile();
         }
-        let (split, squashed) = (split.reconcile(&snapshot), squashed.reconcile(&snapshot));
-        prop_assert_eq!(by_name(&split.tables), by_name(&squashed.tables));
+        squashed.turn_into(&old, &new);
+        squashed.reconcile();
+        prop_assert_eq!(by_name(&split.tables()), by_name(&squashed.tables()));
     }
 
     #[test]
     fn a_restart_writes_nothing(old in objects(), new in objects()) {
-        let mut world = World::new();
-        world.reconcile(&snapshot(&old));
-        let snapshot = snapshot(&new);
-        let before = world.reconcile(&snapshot);
-        world.restart();
-        let (after, plan) = world.plan(&snapshot);
-        prop_assert!(plan.is_empty(), "{:?}", plan);
-        prop_assert_eq!(after.tables, before.tables);
+        let mut world = World::of(&old);
+        world.turn_into(&old, &new);
+        world.reconcile();
+        let before = world.tables();
+        world.restart(snapshot(&new));
+        let outcome = world.reconcile();
+        prop_assert_eq!(outcome.operations, 0);
+        prop_assert_eq!(world.tables(), before);
+    }
+
+    #[test]
+    fn what_changed_during_a_restart_is_put_right(old in objects(), new in objects()) {
+        let mut world = World::of(&old);
+        world.restart(snapshot(&new));
+        world.reconcile();
+        let fresh = compile(&snapshot(&new), &mut fresh_ids()).expect("it fits");
+        prop_assert_eq!(by_name(&world.tables()), by_name(&fresh.tables));
+        prop_assert_eq!(world.reachable(), world.tables());
+        prop_assert_eq!(world.reconcile().operations, 0);
     }
 
     #[test]
     fn nothing_is_written_before_all_sources_are_in_sync(old in objects(), new in objects()) {
-        let mut world = World::new();
-        world.reconcile(&snapshot(&old));
-        world.restart();
+        let mut world = World::of(&old);
+        world.restart(Snapshot::new(node(), [Kind::Policy, Kind::Pod]));
         let store = world.store.clone();
-        let mut partial = Snapshot::new(node(), [Kind::Policy, Kind::Pod]);
         for (count, object) in new.into_iter().enumerate() {
-            partial.apply(Event::Apply(object));
+            world.state.fold(Event::Apply(object));
             if count % 5 == 0 {
-                let (_, plan) = world.plan(&partial);
-                plan.apply(&mut world.store, &mut world.written, &mut world.ids).expect("there is nothing to write");
+                world.state.reconcile(&mut world.store);
             }
         }
+        world.state.fold(Event::InSync(Kind::Policy));
+        world.state.reconcile(&mut world.store);
         prop_assert_eq!(&world.store, &store);
-        partial.apply(Event::InSync(Kind::Policy));
-        prop_assert!(world.plan(&partial).1.is_empty());
-        partial.apply(Event::InSync(Kind::Pod));
-        let desired = world.reconcile(&partial);
-        prop_assert_eq!(world.reachable(&desired), desired.tables);
+        world.state.fold(Event::InSync(Kind::Pod));
+        world.reconcile();
+        prop_assert_eq!(world.reachable(), world.tables());
     }
 }

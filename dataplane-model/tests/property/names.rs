@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use dataplane_common::abi::{IdKey, PortSpan, Subject, peer};
+use dataplane_common::abi::{BackendVal, IdKey, PortSpan, Subject, peer};
 use dataplane_model::ids::IdKind;
 use dataplane_model::tables::{Family, Tables};
 
@@ -19,8 +19,8 @@ pub fn by_name(tables: &Tables) -> BTreeMap<String, String> {
         names.keys.insert((key.kind, val.id), *key);
         names.add(("id", key), val.count);
     }
-    names.family::<dataplane_common::abi::Addr4>(IdKind::Backend4);
-    names.family::<dataplane_common::abi::Addr6>(IdKind::Backend6);
+    names.family::<dataplane_common::abi::Addr4>();
+    names.family::<dataplane_common::abi::Addr6>();
     names.subjects();
     names.policy();
     names.lines
@@ -46,19 +46,26 @@ impl Names<'_> {
         Some(*key.unwrap_or_else(|| panic!("{kind:?} {id} is used and has no entry")))
     }
 
-    fn block(&self, backend: IdKind, base: u32, count: u16) -> Vec<Option<IdKey>> {
+    fn block<A: Family>(&self, base: u32, count: u16) -> Vec<BackendVal<A>> {
         let slots = (base..base + u32::from(count)).map(|place| self.tables.slots[&place].backend);
-        slots.map(|index| self.name(backend, index)).collect()
+        let backends = &A::tables(self.tables).backends;
+        slots
+            .map(|index| BackendVal {
+                service_port: 0,
+                generation: 0,
+                ..backends[&index]
+            })
+            .collect()
     }
 
-    fn family<A: Family>(&mut self, kind: IdKind) {
+    fn family<A: Family>(&mut self) {
         let tables = A::tables(self.tables);
         for (key, val) in &tables.services {
             let classes = val.class_base..val.class_base + u32::from(val.classes);
             let classes: Vec<_> = classes.map(|place| self.tables.classes[&place]).collect();
             let classes: Vec<_> = classes
                 .iter()
-                .map(|class| (class.threshold, self.block(kind, class.base, class.count)))
+                .map(|class| (class.threshold, self.block::<A>(class.base, class.count)))
                 .collect();
             let numbers = (
                 self.name(IdKind::Frontend, val.frontend),
@@ -67,25 +74,12 @@ impl Names<'_> {
             let rest = (val.affinity_secs, val.source_set, val.flags);
             self.add(
                 ("service", key),
-                (
-                    numbers,
-                    self.block(kind, val.base, val.count),
-                    classes,
-                    rest,
-                ),
+                (numbers, self.block::<A>(val.base, val.count), classes, rest),
             );
         }
-        for (&index, val) in &tables.backends {
-            let name = self.name(kind, index);
-            self.add(
-                ("backend", name),
-                (
-                    val.addr,
-                    val.port,
-                    val.flags,
-                    self.name(IdKind::ServicePort, val.service_port),
-                ),
-            );
+        for val in tables.backends.values() {
+            let owner = self.name(IdKind::ServicePort, val.service_port);
+            self.add(("backend", owner, val.addr, val.port), val.flags);
             assert_eq!(
                 val.generation % 2,
                 1,

@@ -105,25 +105,25 @@ proptest! {
     #[test]
     fn a_plan_that_stops_is_safe_and_is_resumed(old in objects(), new in objects(), restart in any::<bool>()) {
         let (before, after) = (snapshot(&old), snapshot(&new));
-        let mut world = World::new();
-        let start = world.reconcile(&before).tables;
-        let (desired, plan) = world.plan(&after);
-        let ends = [verdicts(&start, [&before, &after]), verdicts(&desired.tables, [&before, &after])];
-        for stop in stops(plan.len()) {
+        let mut world = World::of(&old);
+        let start = world.tables();
+        world.turn_into(&old, &new);
+        let mut whole = world.clone();
+        let operations = whole.reconcile().operations;
+        let desired = whole.tables();
+        let ends = [verdicts(&start, [&before, &after]), verdicts(&desired, [&before, &after])];
+        for stop in stops(operations) {
             let mut cut = world.clone();
-            cut.store.budget = Some(stop);
-            let error = plan.apply(&mut cut.store, &mut cut.written, &mut cut.ids).expect_err("the budget is too small");
-            prop_assert_eq!(error.pending, plan.len() - stop);
-            let now = &cut.written.tables;
-            check_policy(&ends[0], &ends[1], &verdicts(now, [&before, &after]), stop)?;
-            check_services(&start, &desired.tables, now, stop)?;
-            cut.store.budget = None;
+            cut.cut(stop);
+            let now = cut.store.tables();
+            check_policy(&ends[0], &ends[1], &verdicts(&now, [&before, &after]), stop)?;
+            check_services(&start, &desired, &now, stop)?;
             if restart {
-                cut.restart();
+                cut.restart(after.clone());
             }
-            let resumed = cut.reconcile(&after);
-            prop_assert_eq!(by_name(&resumed.tables), by_name(&desired.tables));
-            prop_assert_eq!(cut.reachable(&resumed), resumed.tables);
+            cut.reconcile();
+            prop_assert_eq!(by_name(&cut.tables()), by_name(&desired));
+            prop_assert_eq!(cut.reachable(), cut.tables());
         }
     }
 
@@ -134,17 +134,17 @@ proptest! {
         let pods: Vec<_> = old.iter().filter(|object| !is_policy(object)).cloned().collect();
         let new: Vec<_> = pods.iter().chain(new.iter().filter(is_policy)).cloned().collect();
         let (before, after) = (snapshot(&old), snapshot(&new));
-        let mut world = World::new();
-        let start = world.reconcile(&before).tables;
-        let (desired, plan) = world.plan(&after);
+        let mut world = World::of(&old);
+        let start = world.tables();
+        world.turn_into(&old, &new);
+        let mut whole = world.clone();
+        let operations = whole.reconcile().operations;
         let both = [&before, &after];
-        let (old, new) = (verdicts(&start, both), verdicts(&desired.tables, both));
-        for stop in stops(plan.len()) {
+        let (old, new) = (verdicts(&start, both), verdicts(&whole.tables(), both));
+        for stop in stops(operations) {
             let mut cut = world.clone();
-            cut.store.budget = Some(stop);
-            let result = plan.apply(&mut cut.store, &mut cut.written, &mut cut.ids);
-            prop_assert!(result.is_err());
-            for (index, now) in verdicts(&cut.written.tables, both).iter().enumerate() {
+            cut.cut(stop);
+            for (index, now) in verdicts(&cut.store.tables(), both).iter().enumerate() {
                 let egress = allows(now.egress) || !allows(old[index].egress) || !allows(new[index].egress);
                 let ingress = allows(now.ingress) || !allows(old[index].ingress) || !allows(new[index].ingress);
                 prop_assert!(egress && ingress, "stopped at {}, probe {}: {:?}", stop, index, now);

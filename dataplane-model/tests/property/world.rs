@@ -1,76 +1,121 @@
-//! An agent without the I/O: numbers, maps, and the record of what was written.
+//! An agent without the I/O: its state and the maps.
 
 use dataplane_model::capacity::Capacities;
-use dataplane_model::compile::{Desired, compile};
 use dataplane_model::ids::IdTable;
-use dataplane_model::plan::Plan;
-use dataplane_model::snapshot::Snapshot;
-use dataplane_model::store::{MemoryStore, Written};
+use dataplane_model::reconcile::{Outcome, Reconciler};
+use dataplane_model::snapshot::{Event, Key, Object, Snapshot};
+use dataplane_model::store::MemoryStore;
 use dataplane_model::tables::{MapId, Tables};
+
+use crate::cluster::node;
 
 #[derive(Clone)]
 pub struct World {
-    pub ids: IdTable,
+    pub state: Reconciler,
     pub store: MemoryStore,
-    pub written: Written,
 }
 
 impl World {
-    pub fn new() -> Self {
+    /// Nothing is in the maps.
+    pub fn new(snapshot: Snapshot) -> Self {
         Self {
-            ids: fresh_ids(),
+            state: Reconciler::new(snapshot, fresh_ids()),
             store: MemoryStore::default(),
-            written: Written::default(),
         }
     }
 
-    /// What is desired, and how to get there.
-    pub fn plan(&mut self, snapshot: &Snapshot) -> (Desired, Plan) {
-        let desired = compile(snapshot, &mut self.ids).expect("it fits");
-        let plan = Plan::new(&desired, &self.written, &self.ids).expect("it fits");
-        (desired, plan)
+    /// The maps lead to these objects.
+    pub fn of(objects: &[Object]) -> Self {
+        let mut world = Self::new(Snapshot::new(node(), []));
+        world.turn_into(&[], objects);
+        world.reconcile();
+        world
+    }
+
+    /// Tells the events that turn objects into others.
+    pub fn turn_into(&mut self, old: &[Object], new: &[Object]) {
+        for event in changes(old, new) {
+            self.state.fold(event);
+        }
     }
 
     /// Brings the maps to what the snapshot asks for.
-    pub fn reconcile(&mut self, snapshot: &Snapshot) -> Desired {
-        let (desired, plan) = self.plan(snapshot);
-        plan.apply(&mut self.store, &mut self.written, &mut self.ids)
-            .expect("the store takes all");
-        assert_eq!(self.written.tables, desired.tables);
-        assert_eq!(self.written.epoch % 2, 0, "no change of policy is open");
-        desired
+    pub fn reconcile(&mut self) -> Outcome {
+        let outcome = self.state.reconcile(&mut self.store);
+        assert_eq!(outcome.errors, Vec::<String>::new());
+        assert_eq!(outcome.refused, None);
+        assert_eq!(self.state.epoch() % 2, 0, "no change of policy is open");
+        assert_eq!(self.state.pending(), 0);
+        outcome
     }
 
-    /// A new process: it knows only what is in the maps.
-    pub fn restart(&mut self) {
+    /// Brings the maps to what the snapshot asks for, until `stop` operations are done.
+    pub fn cut(&mut self, stop: usize) {
+        self.store.budget = Some(stop);
+        let outcome = self.state.reconcile(&mut self.store);
+        assert_ne!(
+            outcome.errors,
+            Vec::<String>::new(),
+            "{stop} operations were enough"
+        );
         self.store.budget = None;
-        (self.written, self.ids) =
-            Written::adopt(&self.store, fresh_ids()).expect("the maps can be read");
+    }
+
+    /// A new process: it knows only what is in the maps, and the objects.
+    pub fn restart(&mut self, snapshot: Snapshot) {
+        self.store.budget = None;
+        self.state =
+            Reconciler::adopt(snapshot, fresh_ids(), &self.store).expect("the maps can be read");
+    }
+
+    /// What the agent believes to be in the maps.
+    pub fn tables(&self) -> Tables {
+        self.state.tables()
     }
 
     /// What the maps hold, without array places that nothing points to.
-    pub fn reachable(&self, desired: &Desired) -> Tables {
-        let (mut adopted, _) =
-            Written::adopt(&self.store, fresh_ids()).expect("the maps can be read");
-        let tables = &mut adopted.tables;
-        tables
+    pub fn reachable(&self) -> Tables {
+        let mut found = self.store.tables();
+        let wanted = self.tables();
+        found
             .slots
-            .retain(|place, _| desired.tables.slots.contains_key(place));
-        tables
+            .retain(|place, _| wanted.slots.contains_key(place));
+        found
             .classes
-            .retain(|place, _| desired.tables.classes.contains_key(place));
-        tables
+            .retain(|place, _| wanted.classes.contains_key(place));
+        found
             .rulesets
-            .retain(|place, _| desired.tables.rulesets.contains_key(place));
-        tables
+            .retain(|place, _| wanted.rulesets.contains_key(place));
+        found
             .port_bounds
-            .retain(|place, _| desired.tables.port_bounds.contains_key(place));
-        adopted.tables
+            .retain(|place, _| wanted.port_bounds.contains_key(place));
+        found
+            .v4
+            .backends
+            .retain(|_, backend| backend.service_port != 0);
+        found
+            .v6
+            .backends
+            .retain(|_, backend| backend.service_port != 0);
+        found
     }
 }
 
+/// Events that turn objects into others, in the order of the objects given.
+pub fn changes(old: &[Object], new: &[Object]) -> Vec<Event> {
+    let stays = |key: &Option<Key>| new.iter().any(|object| object.key() == *key);
+    let gone = old
+        .iter()
+        .map(Object::key)
+        .filter(|key| !stays(key))
+        .flatten();
+    gone.map(Event::Delete)
+        .chain(new.iter().cloned().map(Event::Apply))
+        .collect()
+}
+
 /// Few places for pods, so that some must share one.
-fn fresh_ids() -> IdTable {
+pub fn fresh_ids() -> IdTable {
     let capacities = Capacities {
         subjects: 4,
         ..Capacities::default()

@@ -296,34 +296,6 @@ fn slices_replace_the_selector() {
     );
 }
 
-#[test]
-fn an_endpoint_keeps_its_index_whatever_others_do() {
-    let index = |desired: &Desired, address: &str| {
-        let backends = &desired.tables.v4.backends;
-        let found = backends
-            .iter()
-            .find(|(_, backend)| IpAddr::V4(backend.addr.into()) == ip(address));
-        found.map(|(&index, backend)| (index, backend.generation))
-    };
-    let mut ids = IdTable::default();
-    let pods = |names: &[&str]| {
-        let pods = names
-            .iter()
-            .map(|n| Object::Pod(pod(n, &format!("10.0.0.{n}"), "here", "app=web")));
-        snapshot(pods.chain([Object::Service(plain())]))
-    };
-    let before = compile(&pods(&["1", "2", "3"]), &mut ids).unwrap();
-    let after = compile(&pods(&["2", "3", "4"]), &mut ids).unwrap();
-    assert_eq!(index(&before, "10.0.0.2"), index(&after, "10.0.0.2"));
-    let base = |desired: &Desired| cluster_ip(desired).unwrap().service.base;
-    assert_ne!(base(&before), base(&after), "another list is another block");
-    let names = ids.names(IdKind::Frontend);
-    assert!(
-        names.values().any(|name| &**name == "shop/web:80"),
-        "{names:?}"
-    );
-}
-
 fn routed(weights: &[(u32, &str)]) -> Desired {
     let classes = weights.iter().map(|&(weight, track)| RouteClass {
         weight,

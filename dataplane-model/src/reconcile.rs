@@ -1,0 +1,215 @@
+//! From events to maps, in rounds: what is known of the cluster, and what of it is in force.
+
+use std::sync::Arc;
+
+use crate::compile::{Desired, Notice, Round, Services, compile_policy};
+use crate::gone::Gone;
+use crate::ids::IdTable;
+use crate::plan::Plan;
+use crate::snapshot::{Event, Snapshot};
+use crate::store::{MapStore, Written};
+use crate::tables::{MapId, Tables};
+
+/// The state of the cluster as it is known, and of the maps as they were written.
+///
+/// Services are kept one by one ([`Services`]). Policy is compiled as a whole, when something that it
+/// depends on changed. Either goes on when the other cannot.
+#[derive(Clone, Debug)]
+pub struct Reconciler {
+    snapshot: Snapshot,
+    ids: IdTable,
+    services: Services,
+    written: Written,
+    policy: Arc<Desired>,
+    policy_changed: bool,
+}
+
+/// What a round did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outcome {
+    /// Entries that were to be written and removed.
+    pub operations: usize,
+    /// Why something is not in force that is to be tried again.
+    pub errors: Vec<String>,
+    /// Services whose change does not fit: they wait until something makes room.
+    pub refused: Option<String>,
+}
+
+impl Reconciler {
+    /// For maps that are empty.
+    pub fn new(snapshot: Snapshot, ids: IdTable) -> Self {
+        let services = Services::new(ids.capacities());
+        Self::with(snapshot, ids, services, Written::default())
+    }
+
+    /// Goes on from what the maps hold.
+    ///
+    /// # Errors
+    ///
+    /// A map cannot be read.
+    pub fn adopt<S: MapStore>(
+        snapshot: Snapshot,
+        mut ids: IdTable,
+        store: &S,
+    ) -> Result<Self, S::Error> {
+        let written = Written::adopt(store, &mut ids)?;
+        let services = Services::adopt(store, &ids)?;
+        Ok(Self::with(snapshot, ids, services, written))
+    }
+
+    fn with(snapshot: Snapshot, ids: IdTable, mut services: Services, written: Written) -> Self {
+        services.note_all(&snapshot);
+        Self {
+            snapshot,
+            ids,
+            services,
+            written,
+            policy: Arc::default(),
+            policy_changed: true,
+        }
+    }
+
+    /// Folds an event in. Returns false if nothing changed.
+    pub fn fold(&mut self, event: Event) -> bool {
+        let Some(change) = self.snapshot.fold(event) else {
+            return false;
+        };
+        self.policy_changed |= change.concerns_policy();
+        self.services.note(&self.snapshot, &change);
+        true
+    }
+
+    /// Brings the maps to what the snapshot asks for. Nothing is done until every source is in sync:
+    /// what is in force stays, and nothing is taken as gone because it has not been read yet.
+    ///
+    /// A new pod is policed before it is a backend, and is one no more before its rules go. What fails
+    /// is tried again in the next round; what it does not concern goes on.
+    pub fn reconcile<S: MapStore>(&mut self, store: &mut S) -> Outcome {
+        let mut outcome = Outcome::default();
+        if !self.snapshot.is_in_sync() {
+            return outcome;
+        }
+        let plan = self.policy_plan(&mut outcome);
+        let begun = plan.map(|plan| {
+            let result = plan.begin(store, &mut self.written);
+            (plan, result.map_err(|error| error.to_string()))
+        });
+        let services = self
+            .services
+            .reconcile(&self.snapshot, &mut self.ids, store);
+        match begun {
+            None => {}
+            Some((_, Err(error))) => outcome.errors.push(error),
+            Some((plan, Ok(()))) => {
+                let ids = &mut self.ids;
+                match plan.finish(store, &mut self.written, ids) {
+                    Ok(()) => self.policy_changed = false,
+                    Err(error) => outcome.errors.push(error.to_string()),
+                }
+            }
+        }
+        self.add(services, &mut outcome);
+        outcome
+    }
+
+    /// The plan for policy, if that changed and fits.
+    fn policy_plan(&mut self, outcome: &mut Outcome) -> Option<Plan> {
+        if !self.policy_changed {
+            return None;
+        }
+        let plan = compile_policy(&self.snapshot, &mut self.ids).and_then(|desired| {
+            let plan = Plan::new(&desired, &self.written, &self.ids)?;
+            self.policy = Arc::new(desired);
+            Ok(plan)
+        });
+        match plan {
+            Ok(plan) => {
+                outcome.operations += plan.len();
+                Some(plan)
+            }
+            Err(errors) => {
+                let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                outcome.errors.push(texts.join("; "));
+                None
+            }
+        }
+    }
+
+    fn add(&self, round: Round, outcome: &mut Outcome) {
+        outcome.operations += round.operations;
+        if let Some(failure) = round.failure {
+            outcome.errors.push(format!(
+                "{failure} ({} Services are tried again)",
+                round.failed
+            ));
+        }
+        let refused = self.services.refused();
+        if let Some((service, error)) = refused.first_key_value() {
+            let others = match refused.len() - 1 {
+                0 => String::new(),
+                others => format!(" and {others} others"),
+            };
+            outcome.refused = Some(format!("Service {service}{others}: {error}"));
+        }
+    }
+
+    /// Backends that are needed no more since the last call, and end sockets of the host. To be asked
+    /// for after a round without errors.
+    pub fn take_gone(&mut self) -> Vec<Gone> {
+        self.services.take_gone()
+    }
+
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The numbers.
+    pub fn ids(&self) -> &IdTable {
+        &self.ids
+    }
+
+    /// Services as they are served.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Policy as it is to be.
+    pub fn policy(&self) -> &Desired {
+        &self.policy
+    }
+
+    /// The policy epoch as it was written.
+    pub fn epoch(&self) -> u32 {
+        self.written.epoch
+    }
+
+    /// Changes that are not in force: Services, and policy as one.
+    pub fn pending(&self) -> usize {
+        self.services.pending() + usize::from(self.policy_changed)
+    }
+
+    /// Entries of a map that are in use.
+    pub fn used(&self, map: MapId) -> usize {
+        match map {
+            MapId::Ids => self.ids.len(),
+            map if map.is_service() => self.services.used(map),
+            map => self.written.tables.len(map),
+        }
+    }
+
+    /// What owners of objects should know.
+    pub fn notices(&self) -> Vec<Notice> {
+        let mut notices = self.services.notices();
+        notices.extend(self.policy.notices.iter().cloned());
+        notices.sort_unstable();
+        notices
+    }
+
+    /// All maps as they are recorded, as tables.
+    pub fn tables(&self) -> Tables {
+        let mut tables = self.written.tables.clone();
+        self.services.fill(&self.ids, &mut tables);
+        tables
+    }
+}
