@@ -90,8 +90,9 @@ impl MapStore for Count {
 
 /// Room for this many endpoints, old and new.
 fn capacities(endpoints: usize) -> Capacities {
-    let room = (endpoints as u32 * 2).max(1 << 18);
+    let room = (endpoints as u32 * 2).max(1 << 19);
     Capacities {
+        services: room,
         slots: room,
         backends: room,
         ..Capacities::default()

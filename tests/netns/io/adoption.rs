@@ -7,7 +7,7 @@ use aya::EbpfLoader;
 use aya::maps::{HashMap, MapData};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use dataplane_common::abi::{Subject, name, subject_flags, subject_state};
+use dataplane_common::abi::{ABI_VERSION, Subject, name, subject_flags, subject_state};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use sluice::bpf::{
     AttachMode, Attached, CleanupReport, KeptCapacity, SOCKET_HOOKS, cleanup, object,
@@ -132,7 +132,7 @@ fn links_that_lost_their_pins_are_taken_over_not_doubled() {
     let node = Node::new();
     let first = node.load().unwrap();
     node.attach(&first);
-    for pin in fs::read_dir(node.bpffs().join("v1/links")).unwrap() {
+    for pin in fs::read_dir(node.bpffs().join(version()).join("links")).unwrap() {
         fs::remove_file(pin.unwrap().path()).unwrap();
     }
     let second = node.load().unwrap();
@@ -175,7 +175,9 @@ fn links_whose_device_is_gone_are_dropped() {
     let second = node.load().unwrap();
     assert_eq!(second.adopted().dropped_links, 2);
     assert!(second.adopted().pods.is_empty());
-    let left = fs::read_dir(node.bpffs().join("v1/links")).unwrap().count();
+    let left = fs::read_dir(node.bpffs().join(version()).join("links"))
+        .unwrap()
+        .count();
     assert_eq!(left, 2, "the uplink's");
 }
 
@@ -205,13 +207,14 @@ fn a_map_of_another_layout_is_refused_and_what_runs_goes_on() {
     let first = node.load().unwrap();
     node.attach(&first);
     drop(first);
-    let pin = node.bpffs().join("v1/maps/rows");
+    let pin = node.bpffs().join(version()).join("maps/rows");
     let before = node.programs(POD, TcAttachType::Ingress);
     fs::remove_file(&pin).unwrap();
     let other = HashMap::<MapData, u64, u64>::create(1_024, 0).unwrap();
     other.pin(&pin).unwrap();
     let error = node.load().unwrap_err().to_string();
-    assert!(error.contains("v1/maps/rows has another layout"), "{error}");
+    let told = format!("{}/maps/rows has another layout", version());
+    assert!(error.contains(&told), "{error}");
     assert!(error.contains("sluice cleanup"), "{error}");
     assert_eq!(node.programs(POD, TcAttachType::Ingress), before);
 }
@@ -248,7 +251,7 @@ fn cleanup_leaves_nothing_of_any_version() {
     let expected = CleanupReport {
         links: 4,
         programs: 12,
-        maps: 30,
+        maps: 34,
     };
     assert_eq!(report, expected);
     assert!(!node.bpffs().exists());
@@ -256,9 +259,14 @@ fn cleanup_leaves_nothing_of_any_version() {
     assert_eq!(cleanup(&node.bpffs()).unwrap(), CleanupReport::default());
 }
 
+/// The folder of pins of this version's layouts.
+fn version() -> String {
+    format!("v{ABI_VERSION}")
+}
+
 /// Links that run a program, by the program's pin.
 fn links_of(bpffs: &Path, program: &str) -> usize {
-    let pin = bpffs.join("v1/progs").join(program);
+    let pin = bpffs.join(version()).join("progs").join(program);
     let id = aya::programs::ProgramInfo::from_pin(pin).unwrap().id();
     aya::programs::loaded_links()
         .filter(|link| link.as_ref().is_ok_and(|link| link.program_id() == id))
