@@ -19,18 +19,18 @@ fn folder() -> PathBuf {
 
 /// The object of a file, which must have no field that its type does not know.
 fn read<T: DeserializeOwned>(name: &str) -> T {
-    let text = fs::read_to_string(folder().join(name)).unwrap();
-    let read = Node::parse(&text).unwrap().read::<T>().unwrap();
+    let text = fs::read_to_string(folder().join(name)).expect("a manifest of this repository");
+    let read = Node::parse(&text).expect("a manifest of this repository").read::<T>().expect("a manifest of this repository");
     assert!(read.unknown.is_empty(), "{name}: {:?}", read.unknown);
     read.value
 }
 
 fn agent() -> Container {
     let set: DaemonSet = read("daemonset.yaml");
-    let pod = set.spec.unwrap().template.spec.unwrap();
+    let pod = set.spec.expect("a manifest of this repository").template.spec.expect("a manifest of this repository");
     assert_eq!(pod.host_network, Some(true));
     assert_eq!(pod.service_account_name.as_deref(), Some("sluice"));
-    let [agent] = <[Container; 1]>::try_from(pod.containers).unwrap();
+    let [agent] = <[Container; 1]>::try_from(pod.containers).expect("a manifest of this repository");
     agent
 }
 
