@@ -87,19 +87,34 @@ fn agents_that_are_killed_and_come_back_cost_no_request() {
         panic!("this cluster's Services are not served by Sluice: start it with --proxy sluice");
     }
     scene.service("web", ", type: NodePort");
-    let sluice = std::env::var("SLUICE_BIN").expect("SLUICE_BIN names the agent");
     let loads = loads(&scene);
     for node in NODES {
         more(&loads, 25);
-        let on_node = |script: &str| scene.cluster.run(node, &["sh", "-c", script]);
-        on_node("kill -9 $(cat /run/sluice.pid)").unwrap();
-        more(&loads, 50);
-        on_node("setsid sh /run/sluice.sh >/dev/null 2>&1 &").unwrap();
-        wait::until(PATIENCE, "the agent to answer", || {
-            scene.cluster.run(node, &[&sluice, "status"])
+        let killed = agent(&scene, node).unwrap();
+        scene.cluster.run(node, &["kill", "-9", &killed]).unwrap();
+        wait::until(PATIENCE, "another agent that is ready", || {
+            let now = agent(&scene, node)?;
+            anyhow::ensure!(now != killed, "the killed one is still there");
+            scene.cluster.run(
+                node,
+                &[
+                    "curl",
+                    "--silent",
+                    "--fail",
+                    "http://127.0.0.1:10256/healthz",
+                ],
+            )
         })
         .unwrap();
         more(&loads, 25);
     }
     none_failed(loads);
+}
+
+/// The process of a node's agent, as the node counts.
+fn agent(scene: &Scene, node: &str) -> anyhow::Result<String> {
+    let said = scene
+        .cluster
+        .run(node, &["pgrep", "--full", "^/usr/bin/sluice agent"])?;
+    Ok(said.trim().to_owned())
 }

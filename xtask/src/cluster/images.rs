@@ -140,7 +140,13 @@ pub fn of_build(built: &Built, dir: &Path) -> Result<Vec<PathBuf>> {
         programs: vec![(program.into(), place)],
     };
     let images = [
-        image("sluice", AGENT, &["/sluice"], &built.sluice, "/sluice"),
+        image(
+            "sluice",
+            AGENT,
+            &["/usr/bin/sluice"],
+            &built.sluice,
+            "/usr/bin/sluice",
+        ),
         image("lab", LAB, &["/sluice-lab"], &built.lab, "/sluice-lab"),
     ];
     images

@@ -8,13 +8,9 @@ use super::{network, state::State};
 use crate::process;
 
 /// Who comes with a token: token, user, uid, groups.
-const USERS: [(&str, &str); 3] = [
+const USERS: [(&str, &str); 2] = [
     ("admin", "admin,1,\"system:masters\""),
     ("kubelet", "kubelet,2,\"system:masters\""),
-    (
-        "sluice",
-        "system:serviceaccount:kube-system:sluice,3,\"system:serviceaccounts,system:serviceaccounts:kube-system,system:authenticated\"",
-    ),
 ];
 
 /// Makes them all.

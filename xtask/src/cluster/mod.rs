@@ -20,7 +20,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    build::{self, Built, Profile},
+    build::{self, Profile},
     privilege::Privilege,
     process,
     setup::{self, Part},
@@ -139,7 +139,7 @@ fn start(up: &Up) -> Result<()> {
     images.extend(step::timed("images of this build", || {
         images::of_build(&built, &state.dir("images"))
     })?);
-    let started = raise(&mut state, &programs, &images, &built);
+    let started = raise(&mut state, &programs, &images);
     if started.is_err() {
         eprintln!(
             "the cluster did not come up: its logs are in {}",
@@ -155,7 +155,7 @@ fn start(up: &Up) -> Result<()> {
     Ok(())
 }
 
-fn raise(state: &mut State, programs: &Programs, images: &[PathBuf], built: &Built) -> Result<()> {
+fn raise(state: &mut State, programs: &Programs, images: &[PathBuf]) -> Result<()> {
     step::timed("network", || network::make(state))?;
     step::timed("keys", || keys::make(state))?;
     step::timed("control plane and container runtimes", || {
@@ -185,7 +185,7 @@ fn raise(state: &mut State, programs: &Programs, images: &[PathBuf], built: &Bui
         node::wait_until_ready(state)
     })?;
     step::timed("proxy", || match state.proxy {
-        Proxy::Sluice => proxy::start_sluice(state, &built.sluice),
+        Proxy::Sluice => proxy::start_sluice(state),
         Proxy::Nftables => proxy::start_kube_proxy(state, programs, "nftables"),
         Proxy::Iptables => proxy::start_kube_proxy(state, programs, "iptables"),
         Proxy::None => Ok(()),

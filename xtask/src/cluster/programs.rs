@@ -19,8 +19,11 @@ const COREDNS: &str = "1.12.4";
 /// Where Debian puts network plugins.
 pub const CNI_PLUGINS: &str = "/usr/lib/cni";
 
-/// Smaller programs, the same wherever they are built.
-const FLAGS: [&str; 2] = ["-trimpath", "-ldflags=-s -w"];
+/// Packages of Kubernetes with what its programs say of their version.
+const VERSIONED: [&str; 2] = [
+    "k8s.io/component-base/version",
+    "k8s.io/client-go/pkg/version",
+];
 
 /// A module with a `main` package of its own.
 struct Module {
@@ -154,7 +157,7 @@ impl Programs {
 
     /// Kubernetes' programs.
     pub fn kubernetes_dir(&self) -> PathBuf {
-        self.cluster_dir().join(format!("kubernetes-{KUBERNETES}"))
+        self.cluster_dir().join(format!("kubernetes-v{KUBERNETES}"))
     }
 
     /// A program of containerd.
@@ -276,7 +279,8 @@ fn go(work: &Path, verb: &[&str], out: &Path, package: &str) -> Result<()> {
     command
         .current_dir(work)
         .args(verb)
-        .args(FLAGS)
+        .arg("-trimpath")
+        .arg(linking())
         .arg("-o")
         .arg(out)
         .arg(package)
@@ -285,9 +289,35 @@ fn go(work: &Path, verb: &[&str], out: &Path, package: &str) -> Result<()> {
     process::output(&mut command).map(|_| ())
 }
 
+/// Smaller programs that know their version: Kubernetes' own releases get it the same way.
+fn linking() -> String {
+    let mut words = "-ldflags=-s -w".to_owned();
+    let mut parts = KUBERNETES.split('.');
+    let values = [
+        ("gitVersion", format!("v{KUBERNETES}")),
+        ("gitMajor", parts.next().unwrap_or_default().into()),
+        ("gitMinor", parts.next().unwrap_or_default().into()),
+        ("gitTreeState", "clean".into()),
+    ];
+    for package in VERSIONED {
+        for (name, value) in &values {
+            words.push_str(&format!(" -X {package}.{name}={value}"));
+        }
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_told_their_version() {
+        let words = linking();
+        let of_clients = "-X k8s.io/client-go/pkg/version.gitMinor=36 ";
+        assert!(words.starts_with("-ldflags=-s -w -X "), "{words}");
+        assert!(words.contains(of_clients), "{words}");
+    }
 
     #[test]
     fn staging_folders_become_published_modules() {

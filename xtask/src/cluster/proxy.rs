@@ -1,19 +1,17 @@
 //! What serves Services.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{fs, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
 
 use super::{
-    network::{PODS, node_name},
+    images,
+    network::{self, PODS, node_name},
     programs::Programs,
     state::State,
-    step,
 };
 use crate::{process, workspace};
-
-/// What the agent may do, and nothing more: the capabilities of its DaemonSet.
-const CAPABILITIES: &str = "-all,+bpf,+net_admin,+perfmon";
 
 /// Starts kube-proxy on every node.
 pub fn start_kube_proxy(state: &State, programs: &Programs, mode: &str) -> Result<()> {
@@ -35,41 +33,81 @@ pub fn start_kube_proxy(state: &State, programs: &Programs, mode: &str) -> Resul
     Ok(())
 }
 
-/// What the agent's account may do, as it is installed.
-const ACCOUNT: [&str; 3] = ["serviceaccount", "clusterrole", "clusterrolebinding"];
+/// Where the installed manifests are, and what the overlay over them is made in.
+const MANIFESTS: &str = "deploy/manifests";
 
-/// Starts the agent on every node, with its own capabilities only, and waits until it answers.
-pub fn start_sluice(state: &State, agent: &Path) -> Result<()> {
-    for name in ACCOUNT {
-        let file = workspace::root().join(format!("deploy/manifests/{name}.yaml"));
-        process::output(state.kubectl()?.arg("apply").arg("--filename").arg(file))?;
-    }
-    for node in state.nodes() {
-        let name = node_name(node);
-        let mut sluice = Command::new("setpriv");
-        sluice
-            .arg(format!("--bounding-set={CAPABILITIES}"))
-            .args(["--no-new-privs", "--"])
-            .arg(agent)
-            .arg("agent")
-            .arg(format!("--node-name={name}"))
-            .arg(format!(
-                "--kubeconfig={}",
-                state.dir("sluice.conf").display()
-            ));
+/// Installs the agent as its users do, and waits until it is ready on every node.
+pub fn start_sluice(state: &State) -> Result<()> {
+    let overlay = state.dir("sluice");
+    let base = overlay.join("base");
+    fs::create_dir_all(&base).with_context(|| format!("cannot create {}", base.display()))?;
+    let manifests = workspace::root().join(MANIFESTS);
+    process::run(Command::new("cp").arg("-rT").args([&manifests, &base]))?;
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let cgroups = unified(&mounts).context("no cgroup v2 hierarchy is mounted")?;
+    let file = overlay.join("kustomization.yaml");
+    fs::write(&file, changes(cgroups).to_string())
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    process::output(
         state
-            .machine(&name)?
-            .spawn("sluice", &state.log(&format!("sluice-{name}")), &sluice)?;
+            .kubectl()?
+            .args(["apply", "--kustomize"])
+            .arg(&overlay),
+    )?;
+    let words = ["rollout", "status", "daemonset/sluice", "--timeout=120s"];
+    process::output(
+        state
+            .kubectl()?
+            .args(["--namespace=kube-system"])
+            .args(words),
+    )
+    .map(|_| ())
+}
+
+/// What differs from the manifests: the image of this build, the API server's address before Services work, and control groups of a
+/// machine that still has version 1 beside version 2.
+fn changes(cgroups: &str) -> Value {
+    let (name, tag) = images::AGENT
+        .rsplit_once(':')
+        .unwrap_or((images::AGENT, "latest"));
+    let server = format!("https://{}:6443", network::API[0]);
+    let variables = json!([{"name": "SLUICE_API_SERVER", "value": server}]);
+    let pod = json!({
+        "containers": [{"name": "agent", "env": variables}],
+        "volumes": [{"name": "cgroup", "hostPath": {"path": cgroups, "type": "Directory"}}],
+    });
+    let patch = json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "sluice", "namespace": "kube-system"},
+        "spec": {"template": {"spec": pod}},
+    });
+    json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["base"],
+        "images": [{"name": "sluice", "newName": name, "newTag": tag}],
+        "patches": [{"patch": patch.to_string()}],
+    })
+}
+
+/// Where control groups of version 2 are mounted, by `/proc/mounts`.
+fn unified(mounts: &str) -> Option<&str> {
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let place = words.next()?;
+        (words.next()? == "cgroup2").then_some(place)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_version_of_control_groups_is_found() {
+        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(unified(mounts), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(unified("proc /proc proc rw 0 0"), None);
     }
-    for node in state.nodes() {
-        let name = node_name(node);
-        let what = format!("the agent of {name} does not answer");
-        step::until(&what, Duration::from_secs(30), || {
-            let machine = state.machine(&name).map_err(|error| format!("{error:#}"))?;
-            process::output(machine.command(agent).args(["status", "--output=json"]))
-                .map(|_| ())
-                .map_err(|error| format!("{error:#}"))
-        })?;
-    }
-    Ok(())
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Programs that machines of a cluster or images call, with their Debian packages.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("busybox", "busybox"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
@@ -26,7 +26,6 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("runc", "runc"),
-    ("setpriv", "util-linux"),
     ("socat", "socat"),
     ("sysctl", "procps"),
     ("tar", "tar"),
