@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Which, images, network, node, programs::Programs, state::State};
+use super::{Extra, Which, images, network, node, prepare, state::State};
 use crate::process;
 
 /// The conformance tests of the network.
@@ -35,9 +35,8 @@ pub struct Args {
 
 /// `cargo xtask cluster e2e`.
 pub fn run(args: &Args) -> Result<()> {
-    let programs = Programs::find()?;
     let state = State::load(&args.which.name)?;
-    programs.build_e2e()?;
+    let programs = prepare(Extra::Tests)?;
     for number in state.nodes() {
         node::import(&state, &programs, number, &images::ensure(&programs)?)?;
     }

@@ -106,31 +106,57 @@ pub enum Cni {
 /// `cargo xtask cluster`.
 pub fn run(args: Args) -> Result<()> {
     match args.action {
-        Action::Build { e2e } => {
-            prepare()?;
-            if e2e {
-                programs::Programs::find()?.build_e2e()?;
-            }
-            Ok(())
+        Action::Build { e2e: false } => prepare(Extra::KubeProxy).map(|_| ()),
+        Action::Build { e2e: true } => prepare(Extra::Tests).map(|_| ()),
+        Action::Up(up) => {
+            let extra = up.proxy.extra();
+            as_root(|| prepare(extra).map(|_| ()), || start(&up))
         }
-        Action::Up(up) => as_root(|| start(&up)),
-        Action::Down(which) => as_root(|| state::down(&which.name)),
-        Action::Status(_) => as_root(state::status),
-        Action::E2e(args) => as_root(|| e2e::run(&args)),
+        Action::Down(which) => as_root(|| Ok(()), || state::down(&which.name)),
+        Action::Status(_) => as_root(|| Ok(()), state::status),
+        Action::E2e(args) => {
+            let ready = || prepare(Extra::Tests).map(|_| ());
+            as_root(ready, || e2e::run(&args))
+        }
+    }
+}
+
+/// What not every cluster needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extra {
+    /// Nothing.
+    None,
+    /// kube-proxy.
+    KubeProxy,
+    /// Kubernetes' own tests.
+    Tests,
+}
+
+impl Proxy {
+    fn extra(self) -> Extra {
+        match self {
+            Self::Nftables | Self::Iptables => Extra::KubeProxy,
+            Self::Sluice | Self::None => Extra::None,
+        }
     }
 }
 
 /// Finds, installs and builds what a cluster consists of.
-pub fn prepare() -> Result<Programs> {
+pub fn prepare(extra: Extra) -> Result<Programs> {
     setup::ensure(&[Part::Kernel, Part::Programs, Part::Cluster])?;
     let programs = Programs::find()?;
     programs.build()?;
+    match extra {
+        Extra::None => {}
+        Extra::KubeProxy => programs.build_kube_proxy()?,
+        Extra::Tests => programs.build_e2e()?,
+    }
     Ok(programs)
 }
 
 /// Starts a cluster whose programs are built on demand. An older cluster of that name is stopped.
 fn start(up: &Up) -> Result<()> {
-    let programs = prepare()?;
+    let programs = prepare(up.proxy.extra())?;
     setup::ensure(&[Part::Bpf])?;
     let built = build::all(Profile::Dev)?;
     let mut images = images::ensure(&programs)?;
@@ -242,15 +268,16 @@ impl ForTests {
     }
 }
 
-/// Does something as root: in this process, or in another one of this program by sudo.
-fn as_root(action: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Does something as root: in this process, or in another one of this program by sudo, after what the user does.
+fn as_root(before: impl FnOnce() -> Result<()>, action: impl FnOnce() -> Result<()>) -> Result<()> {
     let privilege = Privilege::find();
     if privilege == Privilege::Root {
         return action();
     }
-    // Built as the user, so that the cache stays theirs.
-    let programs = prepare()?;
-    let mut variables: Vec<(&str, OsString)> = vec![("SLUICE_CACHE", programs.cache().into())];
+    // What is built is built as the user, so that the cache stays theirs.
+    before()?;
+    let cache = Programs::find()?.cache().into();
+    let mut variables: Vec<(&str, OsString)> = vec![("SLUICE_CACHE", cache)];
     for name in [
         "PATH",
         "HOME",

@@ -56,12 +56,11 @@ const MODULES: [Module; 3] = [
 ];
 
 /// Packages of Kubernetes' own module.
-const KUBERNETES_PACKAGES: [&str; 7] = [
+const KUBERNETES_PACKAGES: [&str; 6] = [
     "cmd/kube-apiserver",
     "cmd/kubelet",
     "cmd/kube-controller-manager",
     "cmd/kube-scheduler",
-    "cmd/kube-proxy",
     "cmd/kubectl",
     "test/images/agnhost",
 ];
@@ -126,6 +125,11 @@ impl Programs {
             })?;
         }
         Ok(())
+    }
+
+    /// Builds kube-proxy.
+    pub fn build_kube_proxy(&self) -> Result<()> {
+        self.kubernetes_package("cmd/kube-proxy")
     }
 
     /// Builds Kubernetes' own tests and what runs them.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     build::{self, Built, Profile},
-    cluster::{self, ForTests},
+    cluster::{self, Extra, ForTests},
     privilege::Privilege,
     process,
     setup::{self, Part},
@@ -110,7 +110,7 @@ impl Plan {
         let built = if levels.iter().any(|level| level.needs_kernel()) {
             setup::ensure(&[Part::Kernel, Part::Programs, Part::Bpf])?;
             if levels.contains(&Level::Cluster) {
-                cluster::prepare()?;
+                cluster::prepare(Extra::None)?;
             }
             Some(build::all(Profile::Dev)?)
         } else {
