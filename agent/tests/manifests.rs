@@ -20,17 +20,26 @@ fn folder() -> PathBuf {
 /// The object of a file, which must have no field that its type does not know.
 fn read<T: DeserializeOwned>(name: &str) -> T {
     let text = fs::read_to_string(folder().join(name)).expect("a manifest of this repository");
-    let read = Node::parse(&text).expect("a manifest of this repository").read::<T>().expect("a manifest of this repository");
+    let read = Node::parse(&text)
+        .expect("a manifest of this repository")
+        .read::<T>()
+        .expect("a manifest of this repository");
     assert!(read.unknown.is_empty(), "{name}: {:?}", read.unknown);
     read.value
 }
 
 fn agent() -> Container {
     let set: DaemonSet = read("daemonset.yaml");
-    let pod = set.spec.expect("a manifest of this repository").template.spec.expect("a manifest of this repository");
+    let pod = set
+        .spec
+        .expect("a manifest of this repository")
+        .template
+        .spec
+        .expect("a manifest of this repository");
     assert_eq!(pod.host_network, Some(true));
     assert_eq!(pod.service_account_name.as_deref(), Some("sluice"));
-    let [agent] = <[Container; 1]>::try_from(pod.containers).expect("a manifest of this repository");
+    let [agent] =
+        <[Container; 1]>::try_from(pod.containers).expect("a manifest of this repository");
     agent
 }
 
