@@ -307,8 +307,9 @@ fn send<F: Family, C: Ctx, const HOOK: u32>(
         return Ok(Action::Pass);
     }
     if HOOK == TO_NET {
-        if !forward || flags & (ct_flags::DNAT | ct_flags::HOST) != ct_flags::DNAT | ct_flags::HOST
-        {
+        const HOSTS: u16 = ct_flags::DNAT | ct_flags::HOST;
+        // One that already has its backend's address was sent here by this hook, and goes on.
+        if !forward || flags & HOSTS != HOSTS || packet.dst == dst {
             return Ok(Action::Pass);
         }
         return match forward::target_at::<F>(entry.responder_ifindex, dst) {

@@ -77,13 +77,16 @@ both_families! {
         }
     }
 
-    /// The node's own packets that no socket hook saw reach another node.
+    /// The node's own packets that no socket hook saw reach another node; they meet the hook again where
+    /// they are sent by, and go on.
     fn of_another_node_from_the_node(w: Redirect) {
         for proto in [TCP, UDP, SCTP] {
             let from = (Host::Node, 41_000);
             w.serve_plain(proto, AT, &[THERE]);
             let request = w.first(proto, from, AT);
-            w.send(At::HostToNet, &request).redirects(&w.between(&request, from, THERE).routed());
+            let out = w.between(&request, from, THERE).routed();
+            w.send(At::HostToNet, &request).redirects(&out);
+            w.send(At::HostToNet, &out).passes(&out);
             let reply = w.answer(proto, THERE, from);
             w.send(At::FromNet, &reply).passes(&w.between(&reply, AT, from));
         }

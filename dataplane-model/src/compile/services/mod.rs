@@ -23,7 +23,7 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use dataplane_common::abi::{Addr4, Addr6, IdKey, service_flags};
+use dataplane_common::abi::{Addr4, Addr6, IdKey, scope, service_flags};
 
 use super::Notice;
 use super::endpoints::Index;
@@ -356,9 +356,10 @@ fn source_set_key<A: Family>(service: &ObjectKey) -> IdKey {
 
 /// A frontend's name for people.
 fn frontend_name<A>(service: &ObjectKey, port: &ServicePort, frontend: &Frontend<A>) -> String {
-    match frontend.flags & service_flags::NODE_ADDRESS {
+    let of_node = frontend.flags & service_flags::NODE_ADDRESS != 0;
+    match of_node || frontend.scope == scope::LOOPBACK {
         _ if frontend.proto == 0 => format!("{service}: other ports"),
-        0 => format!("{service}:{}", port.port),
-        _ => format!("{service}:{} (node port {})", port.port, frontend.port),
+        false => format!("{service}:{}", port.port),
+        true => format!("{service}:{} (node port {})", port.port, frontend.port),
     }
 }
