@@ -5,6 +5,8 @@ mod affinity;
 #[cfg(test)]
 mod hairpin;
 #[cfg(test)]
+mod host_sockets;
+#[cfg(test)]
 mod icmp;
 #[cfg(test)]
 mod io;
