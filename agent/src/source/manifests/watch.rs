@@ -40,9 +40,13 @@ impl Watch {
     /// The kernel refuses.
     pub fn new(root: &Path) -> Result<Self, Error> {
         let (sender, signals) = mpsc::unbounded_channel();
+        let folder = root.to_owned();
         let handler = move |event: notify::Result<Event>| {
             let signals = event.map_or_else(|_| vec![Signal::Tree], |event| signals_of(&event));
-            for signal in signals {
+            let seen = signals
+                .into_iter()
+                .filter(|signal| !is_out_of_sight(signal, &folder));
+            for signal in seen {
                 // The receiver is gone only while the agent stops.
                 let _ = sender.send(signal);
             }
@@ -117,6 +121,19 @@ fn signals_of(event: &Event) -> Vec<Signal> {
         _ => return Vec::new(),
     };
     event.paths.iter().filter_map(|path| signal(path)).collect()
+}
+
+/// True for a file in a hidden folder, where ConfigMap volumes prepare their next content.
+fn is_out_of_sight(signal: &Signal, root: &Path) -> bool {
+    let (Signal::Writing(path) | Signal::Written(path)) = signal else {
+        return false;
+    };
+    let folders = path.strip_prefix(root).ok().and_then(Path::parent);
+    folders.is_some_and(|folders| {
+        folders
+            .components()
+            .any(|folder| tree::is_hidden(folder.as_ref()))
+    })
 }
 
 fn written(path: &Path) -> Option<Signal> {
