@@ -148,6 +148,21 @@ impl<const N: usize> Window<N> {
         unsafe { *((self.start + AT) as *mut u16) = value }
     }
 
+    /// Reads a hardware address.
+    #[inline(always)]
+    pub fn mac<const AT: usize>(self) -> [u8; 6] {
+        const { assert!(AT + 6 <= N) };
+        // SAFETY: as in `get`.
+        let (high, low) = unsafe {
+            (
+                *((self.start + AT) as *const u32),
+                *((self.start + AT + 4) as *const u16),
+            )
+        };
+        let ([a, b, c, d], [e, f]) = (high.to_ne_bytes(), low.to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
+
     /// Writes a hardware address.
     #[inline(always)]
     pub fn set_mac<const AT: usize>(self, mac: [u8; 6]) {
@@ -179,6 +194,16 @@ pub fn redirect_peer(ifindex: u32) -> i64 {
 pub fn redirect(ifindex: u32) -> i64 {
     // SAFETY: takes no pointers.
     unsafe { helper::bpf_redirect(ifindex, 0) }
+}
+
+/// `BPF_F_INGRESS`.
+const INGRESS: u64 = 1;
+
+/// Hands over as if it came in by a device.
+#[inline(always)]
+pub fn redirect_in(ifindex: u32) -> i64 {
+    // SAFETY: takes no pointers.
+    unsafe { helper::bpf_redirect(ifindex, INGRESS) }
 }
 
 /// Sends by a device, to a next hop whose hardware address the kernel resolves.

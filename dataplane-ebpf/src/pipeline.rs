@@ -3,7 +3,7 @@
 pub mod early;
 
 use dataplane_common::{
-    abi::{CtVal, Subject, ct_flags, hook, identity_flags, subject_state},
+    abi::{CtVal, Subject, ct_flags, hook, subject_state},
     decide::conntrack::State,
     net::eth,
     verdict::{Action, DropReason, Verdict},
@@ -279,7 +279,7 @@ fn rewrites<const HOOK: u32>(flags: u16, forward: bool) -> bool {
         FROM_POD => forward || redirects || host,
         FROM_NET => forward || redirects || host,
         TO_POD => !forward,
-        _ => (forward && host) || (!forward && flags & ct_flags::OUTSIDE != 0),
+        _ => host || (!forward && flags & ct_flags::OUTSIDE != 0),
     }
 }
 
@@ -309,8 +309,12 @@ fn send<F: Family, C: Ctx, const HOOK: u32>(
     if HOOK == TO_NET {
         const HOSTS: u16 = ct_flags::DNAT | ct_flags::HOST;
         // One that already has its backend's address was sent here by this hook, and goes on.
-        if !forward || flags & HOSTS != HOSTS || packet.dst == dst {
+        if flags & HOSTS != HOSTS || packet.dst == dst {
             return Ok(Action::Pass);
+        }
+        // The backend is the host itself, or this is what it answers to the client on it.
+        if !forward || subject::is_this_node::<F>(&dst) {
+            return forward::return_to_host(ctx);
         }
         return match forward::target_at::<F>(entry.responder_ifindex, dst) {
             Some(target) => forward::deliver_by_device(ctx, target),
@@ -421,6 +425,5 @@ fn is_own_host<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
     if ctx.ingress_ifindex() != 0 {
         return 0;
     }
-    let source = subject::identity::<F>(&packet.src);
-    (source.flags & identity_flags::NODE != 0) as u32
+    subject::is_this_node::<F>(&packet.src) as u32
 }

@@ -92,6 +92,24 @@ both_families! {
         }
     }
 
+    /// The node's own packets that no socket hook saw reach a server on it, though they were about to
+    /// leave: they come back in as the Service's, as its answers do.
+    fn of_this_node_from_the_node(w: Redirect) {
+        for proto in [TCP, UDP, SCTP] {
+            let from = (Host::Node, 41_000);
+            let stand_in = (VIP, from.1);
+            w.serve_plain(proto, AT, &[HERE]);
+            let request = w.first(proto, from, AT);
+            let inside = w.between(&request, stand_in, HERE).returned();
+            w.send(At::HostToNet, &request).redirects(&inside);
+            w.send(At::FromNet, &inside).passes(&inside);
+            let reply = w.answer(proto, HERE, stand_in);
+            let back = w.between(&reply, AT, from).returned();
+            w.send(At::HostToNet, &reply).redirects(&back);
+            w.send(At::FromNet, &back).passes(&back);
+        }
+    }
+
     /// The scope of the loopback address is for sockets: no packet is served in it.
     fn loopback_node_ports_are_for_sockets(w: Redirect) {
         for proto in [TCP, UDP, SCTP] {

@@ -408,6 +408,12 @@ impl Frame {
         self
     }
 
+    /// The frame as it comes in again by the device that it was to leave by.
+    pub fn returned(mut self) -> Frame {
+        self.to = self.from;
+        self
+    }
+
     /// The frame after a router has forwarded it.
     pub fn routed(mut self) -> Frame {
         self.ttl -= 1;

@@ -267,21 +267,28 @@ fn build_entry<F: Family>() -> u32 {
     val.generation = choice.generation;
     val.initiator_ifindex = initiator;
     val.responder_ifindex = responder;
-    let hairpin = val.frontend != 0 && tuple.dst == packet.src;
+    // The stack drops what comes in to an address of its own from another such one.
+    let own_backend = subject::is_this_node::<F>(&tuple.dst);
+    let hairpin =
+        val.frontend != 0 && (tuple.dst == packet.src || (origin.host != 0 && own_backend));
     let has = |flag: u16| val.frontend != 0 && choice.service_flags & flag as u32 != 0;
     let remote = choice.flags & backend_flags::LOCAL == 0;
     let masquerades = !hairpin
         && origin.host == 0
         && (has(service_flags::SNAT_ALWAYS)
             || (has(service_flags::SNAT_REMOTE) && outside && remote))
-        && !is_this_node::<F>(&tuple.dst);
+        && !own_backend;
     let resets = packet.proto == proto::TCP && has(service_flags::RESET_ON_REMOVED);
     let flag = |set: bool, flag: u16| if set { flag } else { 0 };
     val.flags = flag(val.frontend != 0, ct_flags::DNAT)
         | flag(resets, ct_flags::RESETS)
         | flag(origin.host != 0, ct_flags::HOST)
         | flag(outside, ct_flags::OUTSIDE)
-        | flag(hairpin || masquerades, ct_flags::SNAT | ct_flags::REDIRECT)
+        | flag(hairpin || masquerades, ct_flags::SNAT)
+        | flag(
+            (hairpin && origin.host == 0) || masquerades,
+            ct_flags::REDIRECT,
+        )
         | flag(may_redirect(origin, responder), ct_flags::REDIRECT);
     if hairpin {
         tuple.src = packet.dst;
@@ -291,12 +298,6 @@ fn build_entry<F: Family>() -> u32 {
     } else {
         0
     }
-}
-
-/// True for an address of this node: the stack drops what comes to it from another such one.
-#[inline(always)]
-fn is_this_node<F: Family>(addr: &F::Addr) -> bool {
-    subject::identity::<F>(addr).flags & identity_flags::NODE != 0
 }
 
 /// Gives the flow the source address of the route to its backend. A step that needs the context.

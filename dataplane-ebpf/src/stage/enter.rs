@@ -58,9 +58,9 @@ pub fn enter<F: Family>() -> u32 {
         }
         scratch.val.flags |= ct_flags::HALF_OPEN;
     }
-    // A source of ours always gets a port of ours; a pod that is its own backend keeps its own.
+    // A source of ours always gets a port of ours; a pod or host that is its own backend keeps its own.
     let has_ports = scratch.packet.kind == Kind::Ports;
-    let own_source = scratch.val.flags & ct_flags::SNAT != 0
+    let own_source = scratch.val.flags & (ct_flags::SNAT | ct_flags::HOST) == ct_flags::SNAT
         && scratch.tuple.dst != scratch.packet.src
         && has_ports;
     let mut entered = outcome::TAKEN;

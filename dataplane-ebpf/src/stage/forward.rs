@@ -94,6 +94,14 @@ pub fn deliver_by_device<C: Ctx>(ctx: C, target: &Subject) -> Verdict {
     redirected(packet::redirect(target.ifindex))
 }
 
+/// Turns a packet that the host sends round: it comes back in by the device that it was to leave by.
+#[inline(always)]
+pub fn return_to_host<C: Ctx>(ctx: C) -> Verdict {
+    let frame = ctx.need::<{ eth::LEN }>(0)?;
+    frame.set_mac::<{ eth::DST }>(frame.mac::<{ eth::SRC }>());
+    redirected(packet::redirect_in(ctx.ifindex()))
+}
+
 /// A redirect helper's status as a verdict.
 #[inline(always)]
 pub fn redirected(status: i64) -> Verdict {

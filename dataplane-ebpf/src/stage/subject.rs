@@ -4,7 +4,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap},
     macros::btf_map,
 };
-use dataplane_common::abi::{IdentityVal, Subject, capacity};
+use dataplane_common::abi::{IdentityVal, Subject, capacity, identity_flags};
 
 use crate::{
     family::Family,
@@ -44,4 +44,10 @@ pub fn identity<F: Family>(addr: &F::Addr) -> IdentityVal {
             flags: 0,
         },
     }
+}
+
+/// True for an address of this node.
+#[inline(always)]
+pub fn is_this_node<F: Family>(addr: &F::Addr) -> bool {
+    identity::<F>(addr).flags & identity_flags::NODE != 0
 }
