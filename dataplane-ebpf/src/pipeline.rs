@@ -5,7 +5,7 @@ pub mod early;
 use dataplane_common::{
     abi::{CtVal, Subject, ct_flags, hook, subject_state},
     decide::conntrack::State,
-    net::eth,
+    net::{eth, tcp_flags},
     verdict::{Action, DropReason, Verdict},
 };
 
@@ -176,6 +176,11 @@ fn flow<F: Family, C: Ctx, const HOOK: u32>(
     };
     if entry.flags & ct_flags::RESETS != 0 && !service::is_backend_alive::<F>(entry) {
         entry.state = State::Reset as u8;
+        // What this node has told an end goes out by this hook.
+        let is_reset = packet.flags & tcp_flags::RST != 0;
+        if HOOK == TO_NET && is_reset && !rewrite::is_translated(packet, &to) {
+            return Ok(Action::Pass);
+        }
         return turn_away::<F, C, HOOK>(ctx, packet, DropReason::BackendRemoved, true);
     }
     if entry.epoch != policy::epoch() {

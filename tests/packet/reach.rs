@@ -157,9 +157,13 @@ both_families! {
         let out = w.send(At::FromNet, &w.tcp(SYN, FAR, AT)).redirected();
         w.serve(&service(&[]));
         let amid = w.tcp(ACK, FAR, AT);
-        w.send(At::FromNet, &amid).refused(DropReason::BackendRemoved, &w.reset_of(&amid, 2000, 0, RST));
         let back = w.tcp(ACK, (REMOTE, 8080), (Host::Node, out.src_port()));
-        w.send(At::FromNet, &back).refused(DropReason::BackendRemoved, &w.reset_of(&back, 2000, 0, RST));
+        for frame in [&amid, &back] {
+            let told = w.reset_of(frame, 2000, 0, RST);
+            w.send(At::FromNet, frame).refused(DropReason::BackendRemoved, &told);
+            // It leaves by the device that the other end's packet came by.
+            w.send(At::HostToNet, &told).passes(&told);
+        }
     }
 
     /// A pinned client leaves a backend that its frontend does not use any more, and stays with one
