@@ -164,9 +164,14 @@ fn dial<F: Family>(
         return Dialled::Direct;
     }
     // All processes of the host are one client.
-    if let Err(reason) = service::choose::<F>(found, F::host_client(), choice) {
-        observe::count_drop(reason);
-        return Dialled::Refused;
+    match service::choose::<F>(found, F::host_client(), choice) {
+        Ok(()) => {}
+        // What is to be dropped, not refused, is dropped where it leaves the node.
+        Err(DropReason::NoLocalBackend) => return Dialled::Direct,
+        Err(reason) => {
+            observe::count_drop(reason);
+            return Dialled::Refused;
+        }
     }
     let key = rev_key(socket, choice.addr, choice.port);
     let value = SockRevVal {
