@@ -92,25 +92,13 @@ impl Cluster {
 
     /// Where a pod sends from.
     pub fn pod(&self, namespace: &str, pod: &str) -> Result<Client> {
-        let node = self.kubectl(&[
-            "get",
-            "pod",
-            "-n",
-            namespace,
-            pod,
-            "-o",
-            "jsonpath={.spec.nodeName}",
-        ])?;
-        let address = self.kubectl(&[
-            "get",
-            "pod",
-            "-n",
-            namespace,
-            pod,
-            "-o",
-            "jsonpath={.status.podIP}",
-        ])?;
-        let folder = format!("/proc/{}/root/run/netns", self.holder(&node));
+        let path = "jsonpath={.spec.nodeName} {.status.podIP}";
+        let found = self.kubectl(&["get", "pod", "-n", namespace, pod, "-o", path])?;
+        let (node, address) = found
+            .split_once(' ')
+            .filter(|(_, address)| !address.is_empty())
+            .with_context(|| format!("{pod} has no address yet: wait until it runs"))?;
+        let folder = format!("/proc/{}/root/run/netns", self.holder(node));
         for entry in fs::read_dir(&folder)? {
             let client = Client {
                 name: format!("{pod} on {node}"),
