@@ -1,14 +1,17 @@
 //! etcd and kube-apiserver on loopback, without anything else of a cluster.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice::source::api::Access;
+use sluice_lab::wait;
+
+/// How long the server may take to start, on a busy machine.
+const READY: Duration = Duration::from_secs(120);
 
 /// The server; it ends with this.
 pub struct ApiServer {
@@ -85,21 +88,16 @@ impl ApiServer {
             .spawn()
             .expect("kube-apiserver");
         self.server = Some(server);
-        let deadline = Instant::now() + Duration::from_secs(120);
-        loop {
-            let ready = self.kubectl_output(&["get", "--raw", "/readyz"]);
-            if ready.as_deref() == Ok("ok")
-                && self.kubectl_output(&["get", "ns", "default"]).is_ok()
-            {
-                return;
+        wait::until(READY, "the API server to be ready", || {
+            // Looking at the port costs less than a program does.
+            TcpStream::connect(self.address()).map_err(|error| error.to_string())?;
+            let ready = self.kubectl_output(&["get", "--raw", "/readyz"])?;
+            if ready != "ok" {
+                return Err(ready);
             }
-            assert!(
-                Instant::now() < deadline,
-                "the API server is not ready: {ready:?}; see {}",
-                self.dir.display()
-            );
-            sleep(Duration::from_millis(100));
-        }
+            self.kubectl_output(&["get", "ns", "default"]).map(drop)
+        })
+        .unwrap_or_else(|error| panic!("{error:#}; see {}", self.dir.display()));
     }
 
     /// Ends the API server; etcd keeps what it held.
