@@ -16,7 +16,7 @@ use sluice_lab::wait;
 use sluice_lab::workload::client::{self, Connection};
 use sluice_lab::workload::{Connections, Load, LoadSpec, Process, Server, ServerSpec, udp};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn spec(name: &str) -> ServerSpec {
     let (tcp, udp) = (vec![8080], vec![9090]);
@@ -26,6 +26,7 @@ fn spec(name: &str) -> ServerSpec {
         tcp,
         udp,
         not_ready: false,
+        udp_at: vec![],
     }
 }
 

@@ -12,7 +12,7 @@ use sluice_lab::run;
 use sluice_lab::topology::{Cluster, Cni, Family};
 
 const PORT: u16 = 8080;
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers every connection with the client's address, until the test ends.
 fn serve(netns: &Netns) {
