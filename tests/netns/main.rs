@@ -3,7 +3,17 @@
 #[cfg(test)]
 mod affinity;
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod endings;
+#[cfg(test)]
+mod external;
+#[cfg(test)]
+mod first_packet;
+#[cfg(test)]
 mod hairpin;
+#[cfg(test)]
+mod host_network;
 #[cfg(test)]
 mod host_sockets;
 #[cfg(test)]
@@ -13,15 +23,23 @@ mod io;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod locality;
+#[cfg(test)]
+mod masquerade;
+#[cfg(test)]
 mod nodeport;
 #[cfg(test)]
 mod policy;
+#[cfg(test)]
+mod ports;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod services;
+#[cfg(test)]
+mod slices;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]

@@ -7,7 +7,9 @@ use sluice_lab::kube::objects::ServiceManifest;
 use sluice_lab::wait;
 use sluice_lab::workload::udp::UdpClient;
 
-use crate::world::{Client, DROPPED, PATIENCE, REQUEST, TCP, UDP, World, at, same_family, vip};
+use crate::world::{
+    Client, DROPPED, PATIENCE, REQUEST, TCP, UDP, World, at, external, same_family, vip,
+};
 
 const PORT: u16 = 30080;
 const UDP_PORT: u16 = 30053;
@@ -22,24 +24,6 @@ fn service(name: &str) -> ServiceManifest {
         .port_object(udp)
 }
 
-/// Waits until a client gets answers from every pod that it is to get them from.
-fn await_names(client: &Client, to: SocketAddr, names: &[&str]) {
-    wait::until(
-        PATIENCE,
-        &format!("{to} to answer {} as {names:?}", client.name),
-        || {
-            let tally = client.load([to], 24);
-            let seen: Vec<_> = tally.by_name.keys().map(String::as_str).collect();
-            if seen == names && tally.failures() == 0 {
-                Ok(())
-            } else {
-                Err(format!("{seen:?}, {}", tally.failure_kinds()))
-            }
-        },
-    )
-    .unwrap();
-}
-
 #[test]
 fn either_node_serves_a_client_outside() {
     let mut world = World::new();
@@ -48,7 +32,7 @@ fn either_node_serves_a_client_outside() {
     let outside = world.outside();
     for node in [1, 2] {
         for to in world.node_at(node, PORT) {
-            await_names(&outside, to, &["web-1", "web-2"]);
+            outside.await_names(to, &["web-1", "web-2"]);
             for _ in 0..12 {
                 let answer = outside.get(to).unwrap();
                 let local = answer.name == format!("web-{node}");
@@ -93,7 +77,7 @@ fn pods_and_nodes_reach_either_nodes_port() {
     for client in world.everywhere() {
         for node in [1, 2] {
             for to in world.node_at(node, PORT) {
-                await_names(&client, to, &["web-1", "web-2"]);
+                client.await_names(to, &["web-1", "web-2"]);
             }
         }
     }
@@ -106,7 +90,7 @@ fn with_the_local_policy_a_node_uses_only_its_own_pods() {
     world.apply(&service("web").with("externalTrafficPolicy", json!("Local")));
     let outside = world.outside();
     for to in world.node_at(1, PORT) {
-        await_names(&outside, to, &["web-1"]);
+        outside.await_names(to, &["web-1"]);
         assert_eq!(
             outside.get(to).unwrap().peer.ip(),
             same_family(outside.addrs, to.ip())
@@ -116,32 +100,70 @@ fn with_the_local_policy_a_node_uses_only_its_own_pods() {
         let failure = outside.try_get(to).unwrap_err();
         assert!(failure.is_timeout(), "{to}: {failure}");
     }
-    // Clients in the cluster are served by any pod.
-    for to in world.node_at(2, PORT) {
-        await_names(&world.client(2), to, &["web-1"]);
+    // Clients on a node are served by any pod.
+    for client in [world.client(2), world.host(2)] {
+        for to in world.node_at(2, PORT) {
+            client.await_names(to, &["web-1"]);
+        }
+    }
+    // At another node, they are clients outside of it.
+    for client in [world.client(1), world.host(1)] {
+        for to in world.node_at(2, PORT) {
+            client.await_dropped(to);
+        }
+    }
+    for client in [world.client(2), world.host(2)] {
+        for to in world.node_at(1, PORT) {
+            client.await_names(to, &["web-1"]);
+            let seen = client.get(to).unwrap().peer.ip();
+            assert_eq!(seen, same_family(client.addrs, to.ip()), "{}", client.name);
+        }
     }
 }
 
 #[test]
-fn a_node_port_without_endpoints_refuses() {
+fn an_address_without_endpoints_refuses_whatever_its_kind() {
     let world = World::new();
-    world.apply(&service("empty"));
-    let outside = world.outside();
-    for node in [1, 2] {
-        for to in world.node_at(node, PORT) {
-            let failure = outside.get(to).unwrap_err();
-            assert!(failure.is_refused(), "{to}: {failure}");
+    for (n, policy) in [(1, "Cluster"), (2, "Local")] {
+        let empty = service("empty")
+            .cluster_ips(vip(n).both())
+            .load_balancer(external(n).both(), "VIP")
+            .with("externalIPs", json!(external(n + 2).both()))
+            .with("internalTrafficPolicy", json!(policy))
+            .with("externalTrafficPolicy", json!(policy));
+        world.apply(&empty);
+        let addresses = [vip(n), external(n), external(n + 2)];
+        for addrs in addresses {
+            world.route_outside(addrs, n);
         }
-        for to in world.node_at(node, UDP_PORT) {
-            let asked = outside
-                .netns
-                .run(|| UdpClient::open(to, true)?.ask(DROPPED));
-            assert!(asked.is_err_and(|failure| !failure.is_timeout()), "{to}");
+        for client in world.everywhere().into_iter().chain([world.outside()]) {
+            for addrs in addresses {
+                are_refused(&client, at(addrs, 80), at(addrs, 53));
+            }
+            for node in [1, 2] {
+                are_refused(
+                    &client,
+                    world.node_at(node, PORT),
+                    world.node_at(node, UDP_PORT),
+                );
+            }
         }
     }
-    for client in world.pods() {
-        for to in at(vip(1), 80) {
-            client.eventually_fails(to);
-        }
+}
+
+fn are_refused(client: &Client, tcp: [SocketAddr; 2], udp: [SocketAddr; 2]) {
+    for to in tcp {
+        client.await_refused(to);
+    }
+    for to in udp {
+        let what = format!("{to} to refuse datagrams of {}", client.name);
+        wait::until(PATIENCE, &what, || {
+            let asked = client.netns.run(|| UdpClient::open(to, true)?.ask(DROPPED));
+            match asked {
+                Err(failure) if !failure.is_timeout() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .unwrap();
     }
 }

@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_lab::kube::objects;
+use sluice_lab::kube::objects::{self, SliceManifest};
+use sluice_lab::topology::Family;
 use sluice_lab::wait;
 
-use crate::world::{Client, PATIENCE, REQUEST, World, at};
+use crate::world::{Client, PATIENCE, REQUEST, TCP, World, at};
 
 const HEALTHZ: u16 = 10256;
 const METRICS: u16 = 10249;
@@ -170,7 +171,7 @@ fn a_load_balancer_learns_which_nodes_have_ready_endpoints() {
         .manifests
         .write_text("service-web", &service(CHECK, "Local"))
         .unwrap();
-    let outside = world.outside();
+    let (outside, host) = (world.outside(), world.host(1).addrs);
     for to in world.node_at(1, CHECK) {
         let answer = await_status(&outside, to, "/any/path", 200);
         assert_eq!(answer.header("X-Load-Balancing-Endpoint-Weight"), Some("1"));
@@ -189,6 +190,21 @@ fn a_load_balancer_learns_which_nodes_have_ready_endpoints() {
     world.plane.set_ready("web", false).unwrap();
     await_status(&outside, world.node_at(1, CHECK)[0], "/", 503);
     world.plane.set_ready("web", true).unwrap();
+    await_status(&outside, world.node_at(1, CHECK)[1], "/", 200);
+    // An endpoint that terminates serves if there is no other, and is not counted.
+    let leaving = json!({ "conditions": { "ready": false, "serving": true, "terminating": true } });
+    for family in Family::ALL {
+        let slice = SliceManifest::new("web", family).port("", TCP);
+        let slice = slice.pod(world.plane.pod("web"), &leaving);
+        world.plane.apply(&slice.object()).unwrap();
+    }
+    for (check, to) in at(host, CHECK).into_iter().zip(at(host, 30_080)) {
+        await_status(&outside, check, "/", 503);
+        outside.eventually_gets(to);
+    }
+    for name in ["web-ipv4", "web-ipv6"] {
+        world.plane.delete_object("EndpointSlice", name).unwrap();
+    }
     await_status(&outside, world.node_at(1, CHECK)[1], "/", 200);
     world
         .plane

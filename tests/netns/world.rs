@@ -13,9 +13,9 @@ use sluice_lab::wait;
 use sluice_lab::workload::{Answer, Failure, Load, LoadSpec, ServerSpec, Tally, client, udp};
 
 /// How long a change may take to show, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a request may take that is to succeed, or to be refused.
-pub const REQUEST: Duration = Duration::from_secs(3);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a request may take that is to succeed, or to be refused, on a busy machine.
+pub const REQUEST: Duration = Duration::from_secs(10);
 /// How long a request is waited for that is to be dropped.
 pub const DROPPED: Duration = Duration::from_millis(400);
 /// The port that every server serves HTTP on.
@@ -40,7 +40,14 @@ pub struct Client {
 impl World {
     /// Two nodes with agents, and the pods `client-1` and `client-2` on them.
     pub fn new() -> World {
+        World::with_args(&[])
+    }
+
+    /// [`World::new`] with more arguments for the agents.
+    pub fn with_args(args: &[&str]) -> World {
         let mut plane = Plane::new(Cluster::of(&[Cni::Ptp, Cni::Bridge]).unwrap()).unwrap();
+        let agents = plane.agents.drain(..);
+        plane.agents = agents.map(|agent| agent.with_args(args)).collect();
         plane.start_agents().unwrap();
         let mut world = World { plane };
         for node in [1, 2] {
@@ -142,6 +149,16 @@ impl World {
         at(self.plane.cluster().node(node).addrs(), port)
     }
 
+    /// Sends the outside client's packets for these addresses to a node.
+    pub fn route_outside(&self, addrs: Dual, node: u8) {
+        let via = self.plane.cluster().node(node).addrs();
+        let routes = [
+            format!("route replace {}/32 via {}", addrs.v4, via.v4),
+            format!("route replace {}/128 via {}", addrs.v6, via.v6),
+        ];
+        self.plane.cluster().outside().ip(routes).unwrap();
+    }
+
     /// Waits until every client's every address of a Service is answered.
     pub fn await_service(&self, vip: Dual, port: u16) {
         for client in self.everywhere() {
@@ -174,9 +191,57 @@ impl Client {
             &self.netns,
             LoadSpec {
                 limit: Some(count),
+                timeout: REQUEST,
                 ..LoadSpec::new(to)
             },
         )
+    }
+
+    /// Waits until just these pods answer, and every request is answered.
+    pub fn await_names(&self, to: SocketAddr, names: &[&str]) {
+        let what = format!("{to} to answer {} as {names:?}", self.name);
+        wait::until(PATIENCE, &what, || {
+            // A load that nobody answers would take long.
+            self.try_get(to).map_err(|failure| failure.to_string())?;
+            let tally = self.load([to], 24);
+            let seen: Vec<_> = tally.by_name.keys().map(String::as_str).collect();
+            if seen == names && tally.failures() == 0 {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}, {}", tally.failure_kinds()))
+            }
+        })
+        .unwrap();
+    }
+
+    /// Waits until a request is refused at once.
+    pub fn await_refused(&self, to: SocketAddr) {
+        let what = format!("{to} to refuse {}", self.name);
+        wait::until(PATIENCE, &what, || match self.try_get(to) {
+            Err(failure) if failure.is_refused() => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .unwrap();
+    }
+
+    /// Waits until a request finds no Service: nobody has the address.
+    pub fn await_unserved(&self, to: SocketAddr) {
+        let what = format!("{to} to be nobody's for {}", self.name);
+        wait::until(PATIENCE, &what, || match self.try_get(to) {
+            Err(failure) if !failure.is_refused() => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .unwrap();
+    }
+
+    /// Waits until a request is dropped.
+    pub fn await_dropped(&self, to: SocketAddr) {
+        let what = format!("{to} to be silent to {}", self.name);
+        wait::until(PATIENCE, &what, || match self.try_get(to) {
+            Err(failure) if failure.is_timeout() => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .unwrap();
     }
 
     /// Waits for an answer.
@@ -220,6 +285,14 @@ pub fn vip(n: u8) -> Dual {
     Dual {
         v4: Ipv4Addr::new(10, 96, 1, n),
         v6: Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 1, n.into()),
+    }
+}
+
+/// Address number `n` of those that a load balancer or an administrator gives.
+pub fn external(n: u8) -> Dual {
+    Dual {
+        v4: Ipv4Addr::new(198, 51, 100, n),
+        v6: Ipv6Addr::new(0xfd51, 0, 0, 0, 0, 0, 0, n.into()),
     }
 }
 

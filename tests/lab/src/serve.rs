@@ -1,6 +1,7 @@
 //! `sluice-lab serve`: a pod's server, as a process.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::sync::mpsc;
 use std::thread;
 
@@ -25,6 +26,9 @@ pub struct Args {
     /// Ports to answer datagrams on.
     #[arg(long)]
     udp: Vec<u16>,
+    /// The addresses to answer datagrams at; without any, at all.
+    #[arg(long)]
+    udp_at: Vec<IpAddr>,
     /// Let /ready say no.
     #[arg(long)]
     not_ready: bool,
@@ -51,6 +55,7 @@ pub fn run(args: Args) -> Result<()> {
         version,
         tcp,
         udp,
+        udp_at,
         not_ready,
         stay,
     } = args;
@@ -59,6 +64,7 @@ pub fn run(args: Args) -> Result<()> {
         version,
         tcp,
         udp,
+        udp_at,
         not_ready,
     })?;
     println!("{LISTENING}");

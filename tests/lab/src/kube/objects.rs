@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use crate::topology::{Dual, Node};
+use crate::topology::{Dual, Family, Node, Pod};
 
 /// A `v1` Pod.
 #[derive(Clone, Debug)]
@@ -89,6 +89,9 @@ pub struct ServiceManifest {
     selector: BTreeMap<String, String>,
     ports: Vec<Value>,
     more: Map<String, Value>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    ingress: Vec<Value>,
 }
 
 impl ServiceManifest {
@@ -100,7 +103,33 @@ impl ServiceManifest {
             selector: BTreeMap::from([("app".to_owned(), name.to_owned())]),
             ports: Vec::new(),
             more: Map::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            ingress: Vec::new(),
         }
+    }
+
+    /// Adds a label.
+    pub fn label(mut self, key: &str, value: &str) -> ServiceManifest {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Adds an annotation.
+    pub fn annotation(mut self, key: &str, value: &str) -> ServiceManifest {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Makes the Service one of type LoadBalancer, with addresses of an `ipMode` in its status.
+    pub fn load_balancer(
+        mut self,
+        ips: impl IntoIterator<Item = IpAddr>,
+        ip_mode: &str,
+    ) -> ServiceManifest {
+        let ingress = |ip| json!({ "ip": ip, "ipMode": ip_mode });
+        self.ingress.extend(ips.into_iter().map(ingress));
+        self.with("type", json!("LoadBalancer"))
     }
 
     /// Its addresses, the first one decides its primary family.
@@ -152,8 +181,14 @@ impl ServiceManifest {
         let mut object = json!({
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": { "name": self.name, "namespace": "default" },
+            "metadata": {
+                "name": self.name,
+                "namespace": "default",
+                "labels": self.labels,
+                "annotations": self.annotations,
+            },
             "spec": { "selector": self.selector, "ports": self.ports },
+            "status": { "loadBalancer": { "ingress": self.ingress } },
         });
         let spec = &mut object["spec"];
         if let Some(first) = self.cluster_ips.first() {
@@ -178,6 +213,96 @@ pub fn namespace(name: &str, labels: &[(&str, &str)]) -> Value {
         "kind": "Namespace",
         "metadata": { "name": name, "labels": all },
     })
+}
+
+/// A `discovery.k8s.io/v1` EndpointSlice.
+#[derive(Clone, Debug)]
+pub struct SliceManifest {
+    service: String,
+    suffix: String,
+    family: Family,
+    labels: BTreeMap<String, String>,
+    ports: Vec<Value>,
+    endpoints: Vec<Value>,
+}
+
+impl SliceManifest {
+    /// A slice of one family of a Service in the namespace `default`, without ports and endpoints.
+    pub fn new(service: &str, family: Family) -> SliceManifest {
+        let label = ("kubernetes.io/service-name".to_owned(), service.to_owned());
+        SliceManifest {
+            service: service.to_owned(),
+            suffix: String::new(),
+            family,
+            labels: BTreeMap::from([label]),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+        }
+    }
+
+    /// Makes it another slice than the Service's first of that family.
+    pub fn suffix(mut self, suffix: &str) -> SliceManifest {
+        self.suffix = format!("-{suffix}");
+        self
+    }
+
+    /// Adds a label.
+    pub fn label(mut self, key: &str, value: &str) -> SliceManifest {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Adds a TCP port.
+    pub fn port(self, name: &str, port: u16) -> SliceManifest {
+        self.port_of("TCP", name, port)
+    }
+
+    /// Adds a UDP port.
+    pub fn udp_port(self, name: &str, port: u16) -> SliceManifest {
+        self.port_of("UDP", name, port)
+    }
+
+    fn port_of(mut self, protocol: &str, name: &str, port: u16) -> SliceManifest {
+        self.ports
+            .push(json!({ "name": name, "port": port, "protocol": protocol }));
+        self
+    }
+
+    /// Adds a pod: see [`SliceManifest::endpoint`].
+    pub fn pod(self, pod: &Pod, more: &Value) -> SliceManifest {
+        self.endpoint(pod.addrs(), &pod.node().name(), more)
+    }
+
+    /// Adds an endpoint, ready unless `more`, other fields of it, says something else.
+    pub fn endpoint(mut self, addrs: Dual, node: &str, more: &Value) -> SliceManifest {
+        let mut endpoint = json!({ "addresses": [addrs.ip(self.family)], "nodeName": node });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            endpoint[field] = value.clone();
+        }
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// The object, named after the Service, the family and the suffix.
+    pub fn object(&self) -> Value {
+        let address_type = match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        let family = address_type.to_ascii_lowercase();
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": format!("{}-{family}{}", self.service, self.suffix),
+                "namespace": "default",
+                "labels": self.labels,
+            },
+            "addressType": address_type,
+            "ports": self.ports,
+            "endpoints": self.endpoints,
+        })
+    }
 }
 
 /// A `v1` Node.

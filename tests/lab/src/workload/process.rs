@@ -128,6 +128,7 @@ fn arguments(spec: &ServerSpec) -> Vec<String> {
     ];
     arguments.extend(spec.tcp.iter().map(|port| format!("--tcp={port}")));
     arguments.extend(spec.udp.iter().map(|port| format!("--udp={port}")));
+    arguments.extend(spec.udp_at.iter().map(|ip| format!("--udp-at={ip}")));
     if spec.not_ready {
         arguments.push("--not-ready".to_owned());
     }

@@ -32,6 +32,8 @@ pub struct ServerSpec {
     pub tcp: Vec<u16>,
     /// Ports it answers datagrams on, in both families.
     pub udp: Vec<u16>,
+    /// The addresses of these; none: all, and an answer comes from the one that its route has.
+    pub udp_at: Vec<IpAddr>,
     /// Whether `/ready` says no; every other path is answered all the same.
     pub not_ready: bool,
 }
@@ -69,10 +71,14 @@ impl Server {
             .map(|port| listen(*port))
             .collect::<io::Result<Vec<_>>>()?;
         let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let ips = match spec.udp_at.as_slice() {
+            [] => &any,
+            ips => ips,
+        };
         let pairs = spec
             .udp
             .iter()
-            .flat_map(|port| any.map(|ip| SocketAddr::new(ip, *port)));
+            .flat_map(|port| ips.iter().map(|ip| SocketAddr::new(*ip, *port)));
         let sockets = pairs.map(bind_udp).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             spec,
