@@ -258,6 +258,9 @@ pub struct AgentArgs {
         env = "SLUICE_UPLINKS"
     )]
     pub uplinks: Option<Vec<String>>,
+    /// Relay outside traffic to other nodes by XDP: auto, native, generic or off [default: auto].
+    #[arg(long, value_name = "MODE", env = "SLUICE_XDP")]
+    pub xdp: Option<String>,
     /// Ports for translated sources, as FIRST-LAST [default: 61000-65535].
     #[arg(long, value_name = "PORTS", env = "SLUICE_SNAT_PORTS")]
     pub snat_ports: Option<String>,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::AgentArgs;
+use crate::bpf::XdpSetting;
 use crate::kubeproxy::Given;
 use crate::source::api::Access;
 pub use capacities::model_capacities;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub masquerade_all: bool,
     /// Names of the uplinks; none: they are found.
     pub uplinks: Vec<String>,
+    /// Which uplinks run the early program.
+    pub xdp: XdpSetting,
     /// First and last port for translated sources.
     pub snat_ports: (u16, u16),
     /// Unanswered new flows that a pod, and the node, may have.
@@ -200,6 +203,7 @@ impl Settings {
             node_port_addresses: values::node_ports(&file.node_port_addresses.unwrap_or_default())?,
             masquerade_all: file.masquerade_all.unwrap_or(false),
             uplinks: file.uplinks.unwrap_or_default(),
+            xdp: values::xdp(file.xdp.as_deref())?,
             snat_ports: values::snat_ports(file.snat_ports.as_deref())?,
             half_open: values::half_open(&file.half_open)?,
             map_capacities: capacities::checked(file.map_capacities)?,

@@ -88,7 +88,7 @@ pub async fn run(settings: Settings) -> Result<()> {
     let questions = server::listen(&settings.socket, hub, names_seen)?;
     let ender = Ender::start(dataplane.maps())?;
     let agent = Agent {
-        devices: Devices::new(Arc::clone(&dataplane)),
+        devices: Devices::new(Arc::clone(&dataplane), settings.xdp),
         dataplane,
         engine,
         converter: Converter::default(),

@@ -50,3 +50,5 @@ mod udp;
 mod weights;
 #[cfg(test)]
 mod world;
+#[cfg(test)]
+mod xdp;

@@ -11,10 +11,10 @@ use crate::world::{
     Client, DROPPED, PATIENCE, REQUEST, TCP, UDP, World, at, external, same_family, vip,
 };
 
-const PORT: u16 = 30080;
-const UDP_PORT: u16 = 30053;
+pub const PORT: u16 = 30080;
+pub const UDP_PORT: u16 = 30053;
 
-fn service(name: &str) -> ServiceManifest {
+pub fn service(name: &str) -> ServiceManifest {
     let udp = json!({
         "name": "dns", "port": 53, "targetPort": UDP, "nodePort": UDP_PORT, "protocol": "UDP",
     });

@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, RingBuf},
-    programs::SchedClassifier,
+    programs::{SchedClassifier, Xdp},
 };
 use dataplane_common::{
     abi::{Abi, Config, FlowEvent, Hook, bytes_of, capacity, config_flags, from_bytes, hook, name},
@@ -48,6 +48,9 @@ pub const TIGHT_PER_POD: u32 = 4;
 pub const TIGHT_TOTAL: u32 = 6;
 /// Entries of a conntrack map in [`Mode::Tight`].
 pub const TIGHT_CONNTRACK: u32 = 64;
+
+/// The early program of uplinks.
+const EARLY: &str = "from_net_xdp";
 
 const HOOKS: [(Hook, &str); 4] = [
     (hook::FROM_POD, "from_pod"),
@@ -128,6 +131,12 @@ impl Kernel {
                 .expect("a classifier");
             program.load().expect("the verifier takes the program");
         }
+        let early: &mut Xdp = ebpf
+            .program_mut(EARLY)
+            .unwrap_or_else(|| panic!("no program {EARLY} in {}", path.display()))
+            .try_into()
+            .expect("an XDP program");
+        early.load().expect("the verifier takes the program");
         Kernel {
             ebpf,
             written: BTreeSet::new(),
@@ -138,6 +147,29 @@ impl Kernel {
     pub fn run(&self, hook: Hook, frame: &[u8], input: Input) -> (i32, Vec<u8>) {
         sys::test_run(self.program(hook), frame, input)
             .unwrap_or_else(|error| panic!("{} on {frame:02x?}: {error}", hook::name(hook)))
+    }
+
+    /// Runs the early program on a frame that came by the uplink: its action, and the frame as it
+    /// left it.
+    pub fn run_early(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+        let program: &Xdp = self
+            .ebpf
+            .program(EARLY)
+            .and_then(|program| program.try_into().ok())
+            .expect("loaded above");
+        let fd = program.fd().expect("loaded above").as_fd();
+        sys::test_run_early(fd, frame, netns::UPLINK)
+            .unwrap_or_else(|error| panic!("{EARLY} on {frame:02x?}: {error}"))
+    }
+
+    /// A count of the early program's.
+    pub fn early_count(&self, what: u32) -> u64 {
+        let cpus = aya::util::nr_cpus().expect("the number of CPUs");
+        let mut counts = vec![0; cpus * 8];
+        sys::lookup(self.fd(name::XDP_FRAMES), bytes_of(&what), &mut counts)
+            .expect("a counter of the early program");
+        let words = counts.chunks_exact(8);
+        words.map(|word| from_bytes::<u64>(word).unwrap_or(0)).sum()
     }
 
     fn program(&self, hook: Hook) -> BorrowedFd<'_> {

@@ -55,3 +55,4 @@ mod reach;
 mod sctp;
 mod spoofing;
 mod tracking;
+mod xdp;

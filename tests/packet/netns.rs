@@ -14,6 +14,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 /// The uplink's index. Pod `n` has the device `UPLINK + n`.
 pub const UPLINK: u32 = 100;
+/// The uplink's hardware address.
+pub const UPLINK_MAC: [u8; 6] = [0x0a, 0, 0, 0, 8, 1];
 /// How many pods have a device.
 pub const PODS: u32 = 6;
 
@@ -30,11 +32,17 @@ fn make() -> File {
     sysctl("net/ipv6/conf/all/forwarding", "1");
     let mut commands = String::from(
         "link set lo up
-         link add name up0 index 100 type veth peer name up0p
+         link add name up0 address 0a:00:00:00:08:01 index 100 type veth peer name up0p
          link set up0p up
          link set up0 up
          addr add 192.0.2.1/24 dev up0
          addr add fd00:f::1/64 dev up0 nodad
+         neigh add 192.0.2.2 lladdr 0a:00:00:00:08:02 dev up0
+         neigh add fd00:f::2 lladdr 0a:00:00:00:08:02 dev up0
+         neigh add 192.0.2.254 lladdr 0a:00:00:00:08:fe dev up0
+         neigh add fd00:f::fe lladdr 0a:00:00:00:08:fe dev up0
+         route add 10.2.0.200/32 via 192.0.2.3
+         route add fd00:2::c8/128 via fd00:f::3
          route add 10.2.0.0/24 via 192.0.2.2
          route add fd00:2::/64 via fd00:f::2
          route add default via 192.0.2.254

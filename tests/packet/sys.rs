@@ -93,6 +93,31 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], input: Input) -> io::Resu
     Ok((run.retval as i32, out))
 }
 
+/// Runs an XDP program on a frame that came by a device: its action, and the frame as it left it.
+pub fn test_run_early(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    ifindex: u32,
+) -> io::Result<(u32, Vec<u8>)> {
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context = [0, frame.len() as u32, 0, ifindex, 0, 0];
+    let mut out = vec![0u8; ROOM];
+    let mut run = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        data_size_out: ROOM as u32,
+        data_out: out.as_mut_ptr() as u64,
+        repeat: 1,
+        ctx_size_in: size_of_val(&context) as u32,
+        ctx_in: context.as_ptr() as u64,
+        ..TestRun::default()
+    };
+    call(PROG_TEST_RUN, &mut run)?;
+    out.truncate(run.data_size_out as usize);
+    Ok((run.retval, out))
+}
+
 /// Reads an element into `value`; false if it is not there.
 pub fn lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
     found(element(

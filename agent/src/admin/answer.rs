@@ -85,7 +85,7 @@ impl View<'_> {
                 .collect(),
             source: self.source.status(),
             modes: self.modes(),
-            attachments: self.attachments(),
+            attachments: self.attachments()?,
             objects: self.objects(),
             maps: self.maps()?,
             drops: drops
@@ -123,7 +123,7 @@ impl View<'_> {
         .into()
     }
 
-    fn attachments(&self) -> Attachments {
+    fn attachments(&self) -> Result<Attachments, String> {
         let names = Names::new(self.engine.snapshot(), self.engine.ids());
         let pods = self
             .devices
@@ -135,13 +135,17 @@ impl View<'_> {
                 addresses: device.addresses.clone(),
                 pod: names.device(ifindex),
             });
-        Attachments {
+        let frames = self.dataplane.maps().counters(name::XDP_FRAMES);
+        let frames = frames.and_then(|frames| frames.sums());
+        Ok(Attachments {
             mode: format!("{:?}", self.dataplane.attach_mode()).to_lowercase(),
             pods: pods.collect(),
             uplinks: self.devices.uplinks().cloned().collect(),
+            xdp: self.devices.early(),
+            xdp_frames: frames.map_err(|error| error.to_string())?.iter().sum(),
             failures: self.devices.failures(),
             adopted: self.devices.adopted(),
-        }
+        })
     }
 
     fn objects(&self) -> BTreeMap<String, usize> {

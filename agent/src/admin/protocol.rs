@@ -131,6 +131,12 @@ pub struct Attachments {
     pub pods: Vec<PodDevice>,
     /// Names of uplinks.
     pub uplinks: Vec<String>,
+    /// How uplinks run the early program, by name: `native`, `generic`, or `off` and why.
+    #[serde(default)]
+    pub xdp: BTreeMap<String, String>,
+    /// Frames that the early program relayed since the maps were made.
+    #[serde(default)]
+    pub xdp_frames: u64,
     /// What failed, by device, and will be tried again.
     pub failures: BTreeMap<String, String>,
     /// Devices whose programs were in place at the agent's start.

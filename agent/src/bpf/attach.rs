@@ -66,6 +66,7 @@ impl Dataplane {
         let to = self.attach(Hook::ToPod, ifindex, name)?;
         let from = self.attach(Hook::FromPod, ifindex, name)?;
         self.detach_hooks([Hook::FromNet, Hook::ToNet], ifindex, name)?;
+        self.detach_early(ifindex)?;
         Ok(both(to, from))
     }
 
@@ -89,6 +90,7 @@ impl Dataplane {
     /// A pin cannot be removed, or the kernel refuses.
     pub fn detach(&self, ifindex: u32, name: &str) -> Result<(), Error> {
         self.detach_hooks(Hook::ALL, ifindex, name)?;
+        self.detach_early(ifindex)?;
         let (direct, overflow, place) = self.subjects(ifindex)?;
         if direct
             .get(&place)?
@@ -129,6 +131,7 @@ impl Dataplane {
                 Hook::ToPod | Hook::ToNet => continue,
             };
         }
+        dropped += self.replace_early()?;
         self.replace_socket_programs()?;
         Ok((pods, uplinks, dropped))
     }

@@ -16,6 +16,7 @@ mod program;
 mod ring;
 mod store;
 mod sys;
+mod xdp;
 
 pub use attach::{AttachMode, Attached};
 pub use bulk::Pass;
@@ -28,6 +29,7 @@ pub use probe::{Jiffies, find_cgroup_root, kernel_hz, knows_csum_ipv6, netns_coo
 pub use program::{Hook, SOCKET_HOOKS};
 pub use ring::Ring;
 pub use store::Store;
+pub use xdp::{EARLY, Early, XdpSetting};
 
 /// The compiled kernel programs that are embedded in this binary.
 ///

@@ -11,6 +11,7 @@ use super::{
     pin::list,
     program::{Hook, SOCKET_HOOKS},
     sys::{RawMap, map_by_id, obj_get, program_by_id, program_info},
+    xdp::EARLY,
 };
 
 /// How the agent knows its own programs: by the pinned maps that they use, of any schema version.
@@ -92,7 +93,9 @@ const NAME: usize = 15;
 
 fn named_like_ours(program: &str, maps: &[String]) -> bool {
     let hooks = Hook::ALL.into_iter().map(Hook::program);
-    let mut known = hooks.chain(SOCKET_HOOKS.into_iter().map(|(name, _)| name));
+    let mut known = hooks
+        .chain(SOCKET_HOOKS.into_iter().map(|(name, _)| name))
+        .chain([EARLY]);
     let ours = layout::pinned();
     let matching = maps
         .iter()

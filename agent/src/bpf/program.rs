@@ -9,13 +9,14 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier},
+    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier, Xdp},
 };
 
 use super::{
     Error,
     pin::{PinDir, remove},
     sys::{TCX_EGRESS, TCX_INGRESS, obj_pin, program_info},
+    xdp::EARLY,
 };
 
 /// The hooks of devices.
@@ -114,6 +115,11 @@ impl Programs {
         self.by_name[name].0.as_fd()
     }
 
+    /// True if the kernel has taken a program.
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// A program's id.
     pub fn id(&self, name: &str) -> u32 {
         self.by_name[name].1
@@ -136,6 +142,7 @@ fn verify(ebpf: &mut Ebpf) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
         .into_iter()
         .map(Hook::program)
         .chain(sockets)
+        .chain([EARLY])
         .collect();
     let mut programs: BTreeMap<String, &mut Program> = ebpf
         .programs_mut()
@@ -165,6 +172,8 @@ fn verify(ebpf: &mut Ebpf) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
     };
     loaded
         .into_iter()
+        // Without it the tc programs do its work.
+        .filter(|(name, result)| *name != EARLY || result.is_ok())
         .map(|(name, result)| match result {
             Ok(fd) => Ok((name, fd)),
             Err(error) => Err(failed(name, &error)),
@@ -181,6 +190,11 @@ fn load(program: &mut Program) -> Result<OwnedFd, ProgramError> {
         }
         Program::CgroupSockAddr(program) => {
             let program: &mut CgroupSockAddr = program;
+            program.load()?;
+            program.fd()?
+        }
+        Program::Xdp(program) => {
+            let program: &mut Xdp = program;
             program.load()?;
             program.fd()?
         }

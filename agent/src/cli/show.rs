@@ -58,6 +58,9 @@ pub fn status(status: &Status) -> String {
             attached.mode
         ),
     );
+    for (device, mode) in &attached.xdp {
+        line("", format!("{device} XDP {mode}"));
+    }
     for pod in &attached.pods {
         line(
             "",

@@ -34,6 +34,7 @@ impl From<&Settings> for File {
             }),
             masquerade_all: Some(settings.masquerade_all),
             uplinks: Some(settings.uplinks.clone()),
+            xdp: Some(super::values::xdp_name(settings.xdp).to_owned()),
             snat_ports: Some(format!(
                 "{}-{}",
                 settings.snat_ports.0, settings.snat_ports.1

@@ -46,6 +46,8 @@ pub struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uplinks: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub snat_ports: Option<String>,
     pub half_open: HalfOpen,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -101,6 +103,7 @@ impl File {
             socket_lb: args.socket_lb,
             node_port_addresses: args.node_port_addresses,
             uplinks: args.uplinks,
+            xdp: args.xdp,
             snat_ports: args.snat_ports,
             map_capacities: capacities::from_flags(&capacities)?,
             log: args.log,
@@ -128,7 +131,8 @@ impl File {
         }
         each! {
             manifests, kubeconfig, api_server, node_name, bpffs, cgroup_root, socket, services, policy, forwarding,
-            socket_lb, police_node_egress, node_port_addresses, masquerade_all, uplinks, snat_ports,
+            socket_lb, police_node_egress, node_port_addresses, masquerade_all, uplinks, xdp,
+            snat_ports,
             healthz_bind_address, metrics_bind_address, bind_address_hard_fail,
             health_timeout_secs, proxy_mode, oom_score_adj, log, log_format,
         }

@@ -217,3 +217,12 @@ fn the_effective_settings_are_a_file_that_asks_for_them() {
         assert_eq!(before, after, "{printed}");
     }
 }
+
+#[test]
+fn xdp_is_one_of_four() {
+    let set = |text: &str| settings(args(), file(&format!("xdp: {text}\n")));
+    assert_eq!(set("generic").expect("settings").xdp, XdpSetting::Generic);
+    assert_eq!(set("\"off\"").expect("settings").xdp, XdpSetting::Off);
+    let error = set("fast").expect_err("no such mode").to_string();
+    assert!(error.starts_with("xdp: \"fast\" is not known"), "{error}");
+}

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::file::HalfOpen;
 use super::{DEFAULT_HALF_OPEN, DEFAULT_HEALTH_TIMEOUT, DEFAULT_SNAT, Error, bad};
+use crate::bpf::XdpSetting;
 
 /// The node's addresses that serve NodePorts.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -53,6 +54,33 @@ pub fn prefixes(texts: &[String]) -> Result<Vec<IpNet>, Error> {
             })
     };
     texts.iter().map(block).collect()
+}
+
+const XDP: [(&str, XdpSetting); 4] = [
+    ("auto", XdpSetting::Auto),
+    ("native", XdpSetting::Native),
+    ("generic", XdpSetting::Generic),
+    ("off", XdpSetting::Off),
+];
+
+/// Which uplinks run the early program.
+pub fn xdp(text: Option<&str>) -> Result<XdpSetting, Error> {
+    let Some(text) = text else {
+        return Ok(XdpSetting::default());
+    };
+    let found = XDP.into_iter().find(|&(name, _)| name == text);
+    found.map(|(_, setting)| setting).ok_or_else(|| {
+        bad(
+            "xdp",
+            format!("{text:?} is not known: write auto, native, generic or off"),
+        )
+    })
+}
+
+/// The name of a choice.
+pub fn xdp_name(setting: XdpSetting) -> &'static str {
+    let found = XDP.into_iter().find(|&(_, other)| other == setting);
+    found.map_or("auto", |(name, _)| name)
 }
 
 /// True for the first option, which is the default.

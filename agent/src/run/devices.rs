@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::bpf::{Attached, Dataplane, Error};
+use crate::bpf::{Attached, Dataplane, Early, Error, XdpSetting};
 use crate::netlink::Interface;
 
 /// Between two attempts at a device that could not be attached to.
@@ -20,6 +20,8 @@ pub struct Devices {
     dataplane: Arc<Dataplane>,
     pods: BTreeMap<u32, Pod>,
     uplinks: BTreeMap<u32, String>,
+    xdp: XdpSetting,
+    early: BTreeMap<u32, Early>,
     failures: BTreeMap<u32, Failure>,
     adopted: usize,
     retry_at: Instant,
@@ -42,11 +44,13 @@ struct Failure {
 
 impl Devices {
     /// None yet.
-    pub fn new(dataplane: Arc<Dataplane>) -> Self {
+    pub fn new(dataplane: Arc<Dataplane>, xdp: XdpSetting) -> Self {
         Self {
             dataplane,
             pods: BTreeMap::new(),
             uplinks: BTreeMap::new(),
+            xdp,
+            early: BTreeMap::new(),
             failures: BTreeMap::new(),
             adopted: 0,
             retry_at: Instant::now() + IDLE,
@@ -86,6 +90,7 @@ impl Devices {
     pub fn gone(&mut self, ifindex: u32, name: &str) {
         self.pods.remove(&ifindex);
         self.uplinks.remove(&ifindex);
+        self.early.remove(&ifindex);
         self.failures.remove(&ifindex);
         if let Err(error) = self.dataplane.detach(ifindex, name) {
             warn!(device = %name, %error, "letting go of a device");
@@ -116,6 +121,15 @@ impl Devices {
         self.uplinks.values()
     }
 
+    /// Which uplinks run the early program, by name.
+    pub fn early(&self) -> BTreeMap<String, String> {
+        let named = self.uplinks.iter().filter_map(|(ifindex, name)| {
+            let early = self.early.get(ifindex)?;
+            Some((name.clone(), early.to_string()))
+        });
+        named.collect()
+    }
+
     /// What failed, by device.
     pub fn failures(&self) -> BTreeMap<String, String> {
         let failures = self.failures.values();
@@ -136,12 +150,30 @@ impl Devices {
                 .attach_pod_device(ifindex, &pod.name, pod.late);
             (pod.name.clone(), result)
         } else if let Some(name) = self.uplinks.get(&ifindex) {
-            (name.clone(), self.dataplane.attach_uplink(ifindex, name))
+            let name = name.clone();
+            let attached = self
+                .dataplane
+                .attach_uplink(ifindex, &name)
+                .and_then(|attached| self.attach_early(ifindex, &name).map(|()| attached));
+            (name, attached)
         } else {
             self.failures.remove(&ifindex);
             return;
         };
         self.note(ifindex, name, result);
+    }
+
+    /// The tc programs are in place: that the early one cannot run is no failure of the device.
+    fn attach_early(&mut self, ifindex: u32, name: &str) -> Result<(), Error> {
+        let early = self.dataplane.attach_early(ifindex, name, self.xdp)?;
+        match &early {
+            Early::Off(Some(reason)) if self.xdp != XdpSetting::Auto => {
+                warn!(device = %name, %reason, "no XDP here: the tc programs do its work");
+            }
+            early => debug!(device = %name, %early, "XDP"),
+        }
+        self.early.insert(ifindex, early);
+        Ok(())
     }
 
     fn note(&mut self, ifindex: u32, name: String, result: Result<Attached, Error>) {

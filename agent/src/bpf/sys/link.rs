@@ -49,6 +49,11 @@ pub enum Target {
         /// `enum bpf_attach_type`.
         attach_type: u32,
     },
+    /// A device's driver, or the kernel in its place.
+    Xdp {
+        /// The device; 0 once it is gone.
+        ifindex: u32,
+    },
     /// Something else.
     #[default]
     Other,
@@ -56,6 +61,8 @@ pub enum Target {
 
 /// `BPF_LINK_TYPE_TCX`.
 const LINK_TCX: u32 = 11;
+/// `BPF_LINK_TYPE_XDP`.
+const LINK_XDP: u32 = 6;
 /// `BPF_LINK_TYPE_CGROUP`.
 const LINK_CGROUP: u32 = 3;
 
@@ -71,7 +78,7 @@ pub struct Attached {
 /// A link's program and target.
 pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // struct bpf_link_info: type, id | prog_id, (padding) | tcx: ifindex, attach_type;
-    // cgroup: cgroup_id | attach_type.
+    // xdp: ifindex; cgroup: cgroup_id | attach_type.
     let mut words = [0u64; 8];
     object_info(fd, &mut words)?;
     let (kind, id) = halves(words[0]);
@@ -85,6 +92,7 @@ pub fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
             id: words[2],
             attach_type: halves(words[3]).0,
         },
+        LINK_XDP => Target::Xdp { ifindex },
         _ => Target::Other,
     };
     Ok(LinkInfo {
@@ -124,6 +132,27 @@ struct LinkAttr {
 /// [`TCX_EGRESS`]).
 pub fn link_tcx(program: BorrowedFd<'_>, ifindex: u32, attach_type: u32) -> io::Result<OwnedFd> {
     link_create(number(program), ifindex, attach_type, F_BEFORE)
+}
+
+/// Who runs an XDP program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XdpMode {
+    /// The device's driver.
+    Native,
+    /// The kernel, for any driver.
+    Generic,
+}
+
+/// Attaches an XDP program to a device that has none.
+pub fn link_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> io::Result<OwnedFd> {
+    /// `BPF_XDP`.
+    const XDP: u32 = 37;
+    // `XDP_FLAGS_DRV_MODE`, `XDP_FLAGS_SKB_MODE`.
+    let flags = match mode {
+        XdpMode::Native => 1 << 2,
+        XdpMode::Generic => 1 << 1,
+    };
+    link_create(number(program), ifindex, XDP, flags)
 }
 
 /// Attaches a program to a cgroup, after those that are there.

@@ -3,6 +3,7 @@
 //! Layouts follow `union bpf_attr` and the info structures of `linux/bpf.h`. Buffers whose size
 //! depends on a map are checked against the map's own layout in [`RawMap`].
 
+mod device;
 mod link;
 mod map;
 mod run;
@@ -17,9 +18,10 @@ use std::{
     path::Path,
 };
 
+pub use device::has_hardware;
 pub use link::{
-    LinkInfo, TCX_EGRESS, TCX_INGRESS, Target, link_by_id, link_cgroup, link_detach, link_info,
-    link_tcx, link_update, next_link, query_cgroup, query_tcx,
+    LinkInfo, TCX_EGRESS, TCX_INGRESS, Target, XdpMode, link_by_id, link_cgroup, link_detach,
+    link_info, link_tcx, link_update, link_xdp, next_link, query_cgroup, query_tcx,
 };
 pub use map::{Cursor, MapInfo, RawMap, is_refusal, kind};
 pub use run::{load_classifier, netns_cookie, test_run};
