@@ -34,7 +34,7 @@ use crate::observe::sample::Sampler;
 use crate::serve;
 use crate::sockets::Ender;
 use crate::source::{Batch, Source};
-pub use devices::Devices;
+pub use devices::{Devices, Uplink};
 pub use engine::Engine;
 use publish::Publisher;
 
@@ -319,7 +319,8 @@ impl Agent {
                 ifindex,
                 name,
                 ethernet,
-            } => return self.devices.uplink(ifindex, name, ethernet),
+                mac,
+            } => return self.devices.uplink(ifindex, Uplink { name, mac }, ethernet),
             NetEvent::UplinkGone { ifindex, name } => return self.devices.gone(ifindex, &name),
             NetEvent::NodeAddresses(addresses) => self.addresses(addresses),
             NetEvent::InSync => Event::InSync(Kind::Interface),

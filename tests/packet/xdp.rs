@@ -2,14 +2,14 @@
 //! is, with the flow entered at most once.
 
 use dataplane_common::{
-    abi::{scope, service_flags, xdp_count},
+    abi::{XdpDevice, name, scope, service_flags, xdp_count, xdp_mode},
     net::proto::{TCP, UDP},
     verdict::DropReason,
 };
 
 use crate::{
     frame::{Body, Frame, Problem},
-    netns::UPLINK_MAC,
+    netns::{UPLINK, UPLINK_MAC},
     seen::At,
     service::Service,
     world::*,
@@ -88,6 +88,7 @@ both_families! {
     fn an_empty_class_keeps_its_share(w: Redirect) {
         let classes = vec![(50, vec![]), (50, vec![(REMOTE, 8080)])];
         let flags = service_flags::SNAT_REMOTE;
+        put_on_uplink(&w);
         w.serve(&Service { classes, flags, scope: scope::EXTERNAL, ..Service::new(UDP, AT, &[]) });
         let refused = (0..200)
             .filter(|n| {
@@ -131,6 +132,22 @@ both_families! {
         assert_eq!(w.flows(), 4);
     }
 
+    /// A frame to another host's hardware address, or of another VLAN: a switch floods them. No
+    /// flow is entered.
+    fn frames_of_others_are_left_to_tc(w: Redirect) {
+        serve(&mut w, TCP, &[(REMOTE, 8080)]);
+        let frame = w.tcp(SYN, FROM, AT);
+        for to in [[0x0a, 0, 0, 0, 8, 2], [0x0b, 0, 0, 0, 8, 1], [0xff; 6]] {
+            let bytes = Frame { to, ..frame.clone() }.bytes();
+            assert_eq!(w.kernel.run_early(&bytes), (PASS, bytes.clone()), "{to:02x?}");
+        }
+        let mut tagged = at_uplink(&frame).bytes();
+        tagged.splice(12..12, [0x81, 0, 0, 7]);
+        assert_eq!(w.kernel.run_early(&tagged), (PASS, tagged.clone()));
+        assert_eq!(w.flows(), 0);
+        relayed(&w, &frame);
+    }
+
     /// A neighbour that is not known yet is the kernel's to find.
     fn an_unknown_neighbour_is_left_to_tc(w: Redirect) {
         let far = Host::Remote(200);
@@ -140,7 +157,18 @@ both_families! {
     }
 }
 
+/// Tells the early program of its device.
+fn put_on_uplink(w: &World) {
+    let device = XdpDevice {
+        mode: xdp_mode::NATIVE,
+        mac: UPLINK_MAC,
+        reserved: 0,
+    };
+    w.kernel.write(name::XDP_DEVICES, &UPLINK, &device);
+}
+
 fn serve(w: &mut World, proto: u8, backends: &[End]) {
+    put_on_uplink(w);
     let flags = service_flags::SNAT_REMOTE | service_flags::NODE_ADDRESS;
     w.serve(&Service {
         flags,
@@ -161,8 +189,20 @@ fn relayed(w: &World, frame: &Frame) -> Frame {
 fn left(w: &World, frame: &Frame) {
     let relayed = w.relayed();
     let (action, bytes) = w.early(frame);
-    assert_eq!((action, bytes), (PASS, frame.bytes()), "{frame:?}");
+    assert_eq!(
+        (action, bytes),
+        (PASS, at_uplink(frame).bytes()),
+        "{frame:?}"
+    );
     assert_eq!(w.relayed(), relayed);
+}
+
+/// The frame as it reaches the uplink: addressed to it.
+fn at_uplink(frame: &Frame) -> Frame {
+    Frame {
+        to: UPLINK_MAC,
+        ..frame.clone()
+    }
 }
 
 /// The frame without what the link adds: the tc program's is addressed after it.
@@ -189,7 +229,7 @@ fn source_port(frame: &Frame) -> u16 {
 impl World {
     /// Gives a frame to the early program: its action, and the frame as it left it.
     fn early(&self, frame: &Frame) -> (u32, Vec<u8>) {
-        self.kernel.run_early(&frame.bytes())
+        self.kernel.run_early(&at_uplink(frame).bytes())
     }
 
     /// Frames that the early program has sent back.

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use dataplane_common::abi::{name, xdp_mode};
+use dataplane_common::abi::{XdpDevice, name, xdp_mode};
 
 use super::{
     Dataplane, Error, Table,
@@ -67,7 +67,7 @@ fn device_of(pin: &str) -> Option<u32> {
 }
 
 impl Dataplane {
-    /// Has an uplink run the early program as the setting says; in place of a former one, if there
+    /// Has an uplink, whose hardware address is `mac`, run the early program as the setting says; in place of a former one, if there
     /// is one of the same mode.
     ///
     /// # Errors
@@ -77,6 +77,7 @@ impl Dataplane {
         &self,
         ifindex: u32,
         name: &str,
+        mac: [u8; 6],
         setting: XdpSetting,
     ) -> Result<Early, Error> {
         let mode = match setting {
@@ -94,7 +95,9 @@ impl Dataplane {
             )));
         }
         let devices = self.early_devices()?;
-        let kept = devices.get(&ifindex)? == Some(mode.number()) && self.take_early(ifindex)?;
+        let known = devices.get(&ifindex)?;
+        let kept =
+            known.is_some_and(|known| known.mode == mode.number()) && self.take_early(ifindex)?;
         if !kept {
             self.detach_early(ifindex)?;
             let link = match self.link_early(ifindex, mode) {
@@ -103,7 +106,12 @@ impl Dataplane {
             };
             self.keep(&pin_of(ifindex), link)?;
         }
-        devices.put(&ifindex, &mode.number())?;
+        let device = XdpDevice {
+            mode: mode.number(),
+            mac,
+            reserved: 0,
+        };
+        devices.put(&ifindex, &device)?;
         Ok(match mode {
             XdpMode::Native => Early::Native,
             XdpMode::Generic => Early::Generic,
@@ -193,7 +201,7 @@ impl Dataplane {
         }
     }
 
-    fn early_devices(&self) -> Result<Table<u32, u32>, Error> {
+    fn early_devices(&self) -> Result<Table<u32, XdpDevice>, Error> {
         self.maps.table(name::XDP_DEVICES)
     }
 }

@@ -66,6 +66,8 @@ pub enum NetEvent {
         name: String,
         /// Its packets have Ethernet headers; tunnels of layer 3 have none.
         ethernet: bool,
+        /// Its hardware address.
+        mac: [u8; 6],
     },
     /// An uplink is gone, or is one no longer.
     UplinkGone {

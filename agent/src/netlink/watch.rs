@@ -83,7 +83,7 @@ impl Drop for Tasks {
 #[derive(Default)]
 struct Told {
     pods: ByIndex<Pod>,
-    uplinks: ByIndex<(String, bool)>,
+    uplinks: ByIndex<(String, bool, [u8; 6])>,
     addresses: Option<BTreeSet<IpAddr>>,
 }
 
@@ -191,12 +191,13 @@ impl Watcher {
             let link = &self.state.links[&ifindex];
             match role {
                 Role::Uplink => {
-                    let uplink = (link.name.clone(), link.ethernet);
+                    let uplink = (link.name.clone(), link.ethernet, link.mac);
                     if self.told.uplinks.get(&ifindex) != Some(&uplink) {
                         let event = NetEvent::Uplink {
                             ifindex,
                             name: link.name.clone(),
                             ethernet: link.ethernet,
+                            mac: link.mac,
                         };
                         self.told.uplinks.insert(ifindex, uplink);
                         self.send(event).await?;
@@ -231,7 +232,7 @@ impl Watcher {
                 ifindex,
                 name: pod.told.name,
             })
-            .chain(uplinks.map(|(ifindex, (name, _))| NetEvent::UplinkGone { ifindex, name }))
+            .chain(uplinks.map(|(ifindex, (name, ..))| NetEvent::UplinkGone { ifindex, name }))
             .collect();
         for event in events {
             self.send(event).await?;

@@ -19,7 +19,7 @@ const IDLE: Duration = Duration::from_secs(3_600);
 pub struct Devices {
     dataplane: Arc<Dataplane>,
     pods: BTreeMap<u32, Pod>,
-    uplinks: BTreeMap<u32, String>,
+    uplinks: BTreeMap<u32, Uplink>,
     xdp: XdpSetting,
     early: BTreeMap<u32, Early>,
     failures: BTreeMap<u32, Failure>,
@@ -35,6 +35,15 @@ pub struct Pod {
     /// Addresses of the pod's end.
     pub addresses: Vec<String>,
     late: bool,
+}
+
+/// An uplink.
+#[derive(Clone, Debug)]
+pub struct Uplink {
+    /// Its name.
+    pub name: String,
+    /// Its hardware address.
+    pub mac: [u8; 6],
 }
 
 struct Failure {
@@ -75,14 +84,14 @@ impl Devices {
         }
     }
 
-    /// A device is an uplink.
-    pub fn uplink(&mut self, ifindex: u32, name: String, ethernet: bool) {
+    /// A device is an uplink, or something about it changed.
+    pub fn uplink(&mut self, ifindex: u32, uplink: Uplink, ethernet: bool) {
         if !ethernet {
-            debug!(device = %name, "has no Ethernet headers: left alone");
+            debug!(device = %uplink.name, "has no Ethernet headers: left alone");
             return;
         }
         self.pods.remove(&ifindex);
-        self.uplinks.insert(ifindex, name);
+        self.uplinks.insert(ifindex, uplink);
         self.attach(ifindex);
     }
 
@@ -118,14 +127,14 @@ impl Devices {
 
     /// Names of the uplinks.
     pub fn uplinks(&self) -> impl Iterator<Item = &String> {
-        self.uplinks.values()
+        self.uplinks.values().map(|uplink| &uplink.name)
     }
 
     /// Which uplinks run the early program, by name.
     pub fn early(&self) -> BTreeMap<String, String> {
-        let named = self.uplinks.iter().filter_map(|(ifindex, name)| {
+        let named = self.uplinks.iter().filter_map(|(ifindex, uplink)| {
             let early = self.early.get(ifindex)?;
-            Some((name.clone(), early.to_string()))
+            Some((uplink.name.clone(), early.to_string()))
         });
         named.collect()
     }
@@ -149,13 +158,13 @@ impl Devices {
                 .dataplane
                 .attach_pod_device(ifindex, &pod.name, pod.late);
             (pod.name.clone(), result)
-        } else if let Some(name) = self.uplinks.get(&ifindex) {
-            let name = name.clone();
+        } else if let Some(uplink) = self.uplinks.get(&ifindex) {
+            let uplink = uplink.clone();
             let attached = self
                 .dataplane
-                .attach_uplink(ifindex, &name)
-                .and_then(|attached| self.attach_early(ifindex, &name).map(|()| attached));
-            (name, attached)
+                .attach_uplink(ifindex, &uplink.name)
+                .and_then(|attached| self.attach_early(ifindex, &uplink).map(|()| attached));
+            (uplink.name, attached)
         } else {
             self.failures.remove(&ifindex);
             return;
@@ -164,8 +173,9 @@ impl Devices {
     }
 
     /// The tc programs are in place: that the early one cannot run is no failure of the device.
-    fn attach_early(&mut self, ifindex: u32, name: &str) -> Result<(), Error> {
-        let early = self.dataplane.attach_early(ifindex, name, self.xdp)?;
+    fn attach_early(&mut self, ifindex: u32, uplink: &Uplink) -> Result<(), Error> {
+        let Uplink { name, mac } = uplink;
+        let early = self.dataplane.attach_early(ifindex, name, *mac, self.xdp)?;
         match &early {
             Early::Off(Some(reason)) if self.xdp != XdpSetting::Auto => {
                 warn!(device = %name, %reason, "no XDP here: the tc programs do its work");

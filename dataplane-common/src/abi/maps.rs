@@ -51,7 +51,7 @@ pub mod name {
     pub const DROPS: &str = "drops";
     /// ARRAY: half-open flows, of the subject in the same place; the last entry is the total.
     pub const HALF_OPEN: &str = "half_open";
-    /// HASH ifindex -> [`super::xdp_mode`]: uplinks with the early program, which frames may leave by.
+    /// HASH ifindex -> [`super::XdpDevice`]: uplinks with the early program, which frames may leave by.
     pub const XDP_DEVICES: &str = "xdp_devices";
     /// PERCPU_ARRAY [`super::xdp_count`] -> u64 frames.
     pub const XDP_FRAMES: &str = "xdp_frames";
@@ -84,7 +84,19 @@ pub struct IdVal {
     pub count: u32,
 }
 
-abi! { IdKey = 24, IdVal = 8 }
+/// An uplink that runs the early program (XDP).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct XdpDevice {
+    /// How it does: an [`xdp_mode`].
+    pub mode: u32,
+    /// Its hardware address: frames to another one are not for this host to route.
+    pub mac: [u8; 6],
+    /// Explicit padding.
+    pub reserved: u16,
+}
+
+abi! { IdKey = 24, IdVal = 8, XdpDevice = 12 }
 
 /// How a device runs the early program (XDP).
 pub mod xdp_mode {

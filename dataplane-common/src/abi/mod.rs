@@ -17,7 +17,7 @@ pub use addr::{Addr4, Addr6, Address, Port};
 pub use config::{Config, config_flags};
 pub use conntrack::{CtKey, CtVal, FragKey, FragVal, ct_flags};
 pub use event::{FlowEvent, Hook, hook};
-pub use maps::{ABI_VERSION, IdKey, IdVal, capacity, name, xdp_count, xdp_mode};
+pub use maps::{ABI_VERSION, IdKey, IdVal, XdpDevice, capacity, name, xdp_count, xdp_mode};
 pub use pod::{IdentityVal, Subject, identity_flags, subject_flags, subject_state};
 pub use policy::{
     CidrKey, CidrVal, PORT_SEARCH_STEPS, PortBound, PortSpan, RowKey, RowVal, RulesetVal,

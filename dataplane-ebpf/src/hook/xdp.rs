@@ -11,7 +11,7 @@ use crate::{
     observe,
     packet::{Ctx, Xdp},
     pipeline::early,
-    stage::early::Way,
+    stage::early::{Way, is_addressed},
 };
 
 const DROP: u32 = 1;
@@ -19,7 +19,7 @@ const PASS: u32 = 2;
 const TRANSMIT: u32 = 3;
 const REDIRECT: u32 = 4;
 
-/// Ingress of an uplink, ahead of `from_net`.
+/// Ingress of an uplink, ahead of `from_net`. Tagged frames are of another network.
 #[xdp(frags)]
 #[inline(always)]
 pub fn from_net_xdp(ctx: XdpContext) -> u32 {
@@ -27,6 +27,9 @@ pub fn from_net_xdp(ctx: XdpContext) -> u32 {
     let Some(frame) = ctx.window::<{ eth::LEN }>(0) else {
         return PASS;
     };
+    if !is_addressed(ctx, frame) {
+        return PASS;
+    }
     code(match frame.u16::<{ eth::TYPE }>() {
         ethertype::IPV4 => early::from_net::<V4, Xdp>(ctx),
         ethertype::IPV6 => early::from_net::<V6, Xdp>(ctx),

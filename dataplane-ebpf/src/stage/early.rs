@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use dataplane_common::{
-    abi::{capacity, xdp_count},
+    abi::{XdpDevice, capacity, xdp_count},
     net::eth,
     verdict::DropReason,
 };
@@ -14,12 +14,12 @@ use dataplane_common::{
 use crate::{
     family::Family,
     maps::{Table, local_element},
-    packet::{self, Ctx, fib_lookup},
+    packet::{self, Ctx, Window, fib_lookup},
     stage::{forward::LOOKUP_SUCCESS, parse::Packet},
 };
 
 #[btf_map(name = "xdp_devices")]
-static DEVICES: HashMap<u32, u32, { capacity::XDP_DEVICES as usize }> = HashMap::new();
+static DEVICES: HashMap<u32, XdpDevice, { capacity::XDP_DEVICES as usize }> = HashMap::new();
 
 #[btf_map(name = "xdp_frames")]
 static FRAMES: PerCpuArray<u64, { capacity::XDP_FRAMES as usize }> = PerCpuArray::new();
@@ -38,6 +38,18 @@ pub enum Way {
     Back = 1,
     /// By another uplink, as the redirect helper was told.
     Redirect = 2,
+}
+
+/// True for a frame that is addressed to the device it came by. Others are seen where a switch
+/// floods, and by devices that take everything.
+#[inline(always)]
+pub fn is_addressed<C: Ctx>(ctx: C, frame: Window<{ eth::LEN }>) -> bool {
+    let Some(device) = DEVICES.find(&ctx.ifindex()) else {
+        return false;
+    };
+    let [a, b, c, d, e, f] = device.mac;
+    frame.get::<u32, { eth::DST }>() == u32::from_ne_bytes([a, b, c, d])
+        && frame.u16::<{ eth::DST + 4 }>() == u16::from_ne_bytes([e, f])
 }
 
 /// Addresses a frame to the next hop towards an address, as a router does, and returns the device;
@@ -70,7 +82,7 @@ pub fn route<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, dst: &F::Addr)
 #[inline(always)]
 fn agree(a: u32, b: u32) -> bool {
     match (DEVICES.find(&a), DEVICES.find(&b)) {
-        (Some(a), Some(b)) => *a == *b,
+        (Some(a), Some(b)) => a.mode == b.mode,
         _ => false,
     }
 }
