@@ -101,6 +101,8 @@ drop_reasons! {
     NoFrontend = 25, "no-frontend";
     /// The connection's backend is gone, and its Service asks for a reset.
     BackendRemoved = 26, "backend-removed";
+    /// The packet does not fit the way it would go: its sender is told how much does.
+    TooBig = 27, "too-big";
 }
 
 #[cfg(test)]

@@ -46,6 +46,9 @@ pub trait Ctx: Copy {
     fn data_end(self) -> usize;
     /// Length of the packet, with what is not directly readable.
     fn len(self) -> u32;
+    /// Octets behind the headers of each packet that a device is to make of this one; 0: it is one
+    /// packet.
+    fn segment(self) -> u32;
     /// The device of the hook.
     fn ifindex(self) -> u32;
     /// The device the packet came in by; 0 if this host made it.

@@ -266,10 +266,48 @@ fn act<F: Family, C: Ctx, const HOOK: u32>(
     if HOOK == FROM_NET && is_forged(entry, forward) {
         return Err(DropReason::OutsideSpoofed);
     }
-    if rewrites::<HOOK>(entry.flags, forward) && rewrite::is_translated(packet, to) {
+    // A redirect takes effect when the program ends: what is too big for it is still as it was sent.
+    let sent = send::<F, C, HOOK>(ctx, packet, entry, forward, to.dst);
+    if sent == Err(DropReason::TooBig) {
+        return too_big::<F, C, HOOK>(ctx, packet, entry, to);
+    }
+    if sent.is_ok() && rewrites::<HOOK>(entry.flags, forward) && rewrite::is_translated(packet, to)
+    {
         rewrite::apply::<F, C>(ctx, packet, to)?;
     }
-    send::<F, C, HOOK>(ctx, packet, entry, forward, to.dst)
+    sent
+}
+
+/// What becomes of a packet that is larger than the way it would go: the host's stack cuts it up, or
+/// its sender is told.
+#[inline(always)]
+fn too_big<F: Family, C: Ctx, const HOOK: u32>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    entry: &CtVal<F::Addr>,
+    to: &Tuple<F::Addr>,
+) -> Verdict {
+    // The stack routes nothing that claims to be from its host, which a translated source would.
+    let may_be_cut =
+        entry.flags & ct_flags::SNAT == 0 && forward::may_be_cut::<F, C>(ctx, packet.l3);
+    if HOOK != TO_NET && may_be_cut {
+        // Replies to the outside are translated by `to_net`, whole or cut.
+        let is_reply = to.forward == 0 && entry.flags & ct_flags::OUTSIDE != 0;
+        if !is_reply && rewrite::is_translated(packet, to) {
+            rewrite::apply::<F, C>(ctx, packet, to)?;
+        }
+        return Ok(Action::Pass);
+    }
+    if observe::is_heard() {
+        let at = observe::at(HOOK, DropReason::TooBig as u32, ctx.ifindex());
+        observe::tell(packet, Some(entry), to, at);
+    }
+    let mtu = forward::mtu_towards::<F, C>(ctx, packet, &to.dst);
+    if mtu == 0 || reject::too_big::<F, C>(ctx, packet, mtu, HOOK).is_err() {
+        return Err(DropReason::TooBig);
+    }
+    observe::count_drop(DropReason::TooBig);
+    Ok(Action::Redirect)
 }
 
 /// True if a hook translates packets of a flow in a direction.

@@ -27,6 +27,8 @@ mod locality;
 #[cfg(test)]
 mod masquerade;
 #[cfg(test)]
+mod mtu;
+#[cfg(test)]
 mod nodeport;
 #[cfg(test)]
 mod policy;

@@ -133,6 +133,65 @@ both_families! {
         });
     }
 
+    /// Of a pod that is its own backend: both ends know the other as the Service's address.
+    fn of_hairpins(w: Redirect) {
+        for proto in [TCP, UDP] {
+            w.serve_plain(proto, (VIP, 80), &[(CLIENT, 8080)]);
+        }
+        each(|proto, problem, octets| {
+            let request = w.first(proto, FROM, (VIP, 80));
+            let inside = w.send(At::FromPod(CLIENT), &request).redirected();
+            let error = inside.error(w.ip(CLIENT), problem, octets).of_pod(CLIENT);
+            let want = request.error(w.ip(VIP), problem, octets).for_pod(CLIENT);
+            w.send_summed(At::FromPod(CLIENT), &error).redirects(&want);
+            let reply = w.answer(proto, (CLIENT, 8080), (CLIENT, FROM.1));
+            let reply = w.between(&reply, (CLIENT, 8080), (VIP, FROM.1));
+            let outside = w.send(At::FromPod(CLIENT), &reply).redirected();
+            let error = outside.error(w.ip(CLIENT), problem, octets).of_pod(CLIENT);
+            let want = reply.error(w.ip(VIP), problem, octets).for_pod(CLIENT);
+            w.send_summed(At::FromPod(CLIENT), &error).redirects(&want);
+        });
+    }
+
+    /// Of the host's own flows: to it from the pod's hook, and from it by the uplink's.
+    fn of_the_hosts_flows(w: Redirect) {
+        serve_both(&mut w);
+        each(|proto, problem, octets| {
+            let from = (Host::Node, 41_000);
+            let request = w.first(proto, from, (VIP, 80));
+            let inside = w.send(At::HostToNet, &request).redirected();
+            let error = inside.error(w.ip(SERVER), problem, octets).of_pod(SERVER);
+            let want = request.error(w.ip(VIP), problem, octets).of_pod(SERVER);
+            w.send_summed(At::FromPod(SERVER), &error).passes(&want);
+            let reply = w.answer(proto, TO, from);
+            let outside = w.send(At::FromPod(SERVER), &reply).passed();
+            let error = outside.error(w.ip(Host::Node), problem, octets);
+            let want = reply.error(w.ip(Host::Node), problem, octets).for_pod(SERVER);
+            w.send_summed(At::HostToNet, &error).redirects(&want);
+        });
+    }
+
+    /// A quote that no packet of the flow was like belongs to no flow: neither of its backend's
+    /// sight in its client's terms, nor with other ports or addresses.
+    fn forged_quotes(w: Redirect) {
+        serve_both(&mut w);
+        each(|proto, problem, octets| {
+            let request = w.first(proto, FROM, (VIP, 80));
+            let inside = w.send(At::FromPod(CLIENT), &request).redirected();
+            for quoted in [
+                w.first(proto, FROM, (SERVER, 8081)),
+                w.first(proto, (CLIENT, 40_001), TO),
+                w.first(proto, (THIRD, FROM.1), TO),
+                request,
+            ] {
+                let forged = quoted.error(w.ip(SERVER), problem, octets).of_pod(SERVER);
+                w.send(At::FromPod(SERVER), &forged).drops(IcmpUnrelated);
+            }
+            let error = inside.error(w.ip(SERVER), problem, octets).of_pod(SERVER);
+            let _ = w.send(At::FromPod(SERVER), &error).redirected();
+        });
+    }
+
     /// Errors pass pods that may begin nothing: they belong to what was allowed.
     fn of_allowed_flows_of_isolated_pods(w: Redirect) {
         let request = w.udp(FROM, TO);

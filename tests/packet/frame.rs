@@ -30,6 +30,8 @@ pub struct Frame {
     pub options: Vec<u8>,
     /// IPv6 extension headers: number, and body behind the next-header octet.
     pub extensions: Vec<(u8, Vec<u8>)>,
+    /// IPv4: routers must not cut it up.
+    pub whole: bool,
     /// Place in a fragmented datagram.
     pub fragment: Option<Fragment>,
     /// What it carries.
@@ -137,7 +139,8 @@ impl Frame {
                 let header = 20 + self.options.len();
                 let field = self
                     .fragment
-                    .map_or(0, |place| place.offset | u16::from(place.more) << 13);
+                    .map_or(0, |place| place.offset | u16::from(place.more) << 13)
+                    | u16::from(self.whole) << 14;
                 let mut out = vec![0x40 | (header / 4) as u8, 0];
                 out.extend(((header + body.len()) as u16).to_be_bytes());
                 out.extend(self.fragment.map_or(0, |place| place.id).to_be_bytes());
@@ -232,6 +235,7 @@ impl Frame {
             ttl: 64,
             options: vec![],
             extensions: vec![],
+            whole: false,
             fragment: None,
             body: Body::Icmp {
                 kind,
@@ -253,6 +257,7 @@ impl Frame {
             ttl: 0,
             options: vec![],
             extensions: vec![],
+            whole: false,
             fragment: None,
             body: Body::Other {
                 proto: 0,
@@ -290,6 +295,7 @@ impl Frame {
         }
         let field = u16::from_be_bytes(array(packet, 6)?);
         let (offset, more) = (field & 0x1fff, field & 0x2000 != 0);
+        self.whole = field & 0x4000 != 0;
         if offset != 0 || more {
             self.fragment = Some(Fragment {
                 id: u16::from_be_bytes(array(packet, 4)?),

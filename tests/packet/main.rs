@@ -48,6 +48,7 @@ mod fragments;
 mod host_backends;
 mod limits;
 mod malformed;
+mod mtu;
 mod node_port;
 mod policy;
 mod ports;

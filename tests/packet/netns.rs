@@ -43,6 +43,10 @@ fn make() -> File {
          neigh add fd00:f::fe lladdr 0a:00:00:00:08:fe dev up0
          route add 10.2.0.200/32 via 192.0.2.3
          route add fd00:2::c8/128 via fd00:f::3
+         route add 10.2.0.100/32 via 192.0.2.2 mtu lock 1400
+         route add fd00:2::64/128 via fd00:f::2 mtu lock 1400
+         route add 198.51.100.100/32 via 192.0.2.254 mtu lock 1400
+         route add 2001:db8::64/128 via fd00:f::fe mtu lock 1400
          route add 10.2.0.0/24 via 192.0.2.2
          route add fd00:2::/64 via fd00:f::2
          route add default via 192.0.2.254

@@ -84,6 +84,14 @@ impl World {
             .named(format!("{at:?}, summed: {frame:?}"))
     }
 
+    /// As [`send`](Self::send), of a frame that a device is to make packets of.
+    pub fn send_segmented(&self, at: At, frame: &Frame, segment: u32) -> Seen {
+        let (hook, input) = at.input();
+        let input = Input { segment, ..input };
+        self.run(hook, &frame.bytes(), input)
+            .named(format!("{at:?}, in segments of {segment}: {frame:?}"))
+    }
+
     /// Gives octets in.
     pub fn send_bytes(&self, at: At, bytes: &[u8]) -> Seen {
         let (hook, input) = at.input();

@@ -21,6 +21,7 @@ const CONTEXT: usize = 192;
 const CONTEXT_INGRESS_IFINDEX: usize = 36;
 const CONTEXT_IFINDEX: usize = 40;
 const CONTEXT_DATA_END: usize = 80;
+const CONTEXT_GSO_SIZE: usize = 176;
 
 /// Room for the frame that comes out.
 const ROOM: usize = 4096;
@@ -34,6 +35,8 @@ pub struct Input {
     pub ingress_ifindex: u32,
     /// The device has summed the frame.
     pub summed: bool,
+    /// So many octets of payload are to be in each packet that a device makes of it; 0: it is one.
+    pub segment: u32,
     /// Only so many of its bytes stand in linear memory; 0: all.
     pub linear: u32,
 }
@@ -75,6 +78,7 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], input: Input) -> io::Resu
     put(CONTEXT_INGRESS_IFINDEX, input.ingress_ifindex);
     put(CONTEXT_IFINDEX, input.ifindex);
     put(CONTEXT_DATA_END, input.linear);
+    put(CONTEXT_GSO_SIZE, input.segment);
     let mut out = vec![0u8; ROOM];
     let mut run = TestRun {
         prog_fd: program.as_raw_fd() as u32,

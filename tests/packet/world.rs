@@ -186,6 +186,7 @@ impl World {
             ttl: 64,
             options: vec![],
             extensions: vec![],
+            whole: false,
             fragment: None,
             body,
         }

@@ -111,6 +111,8 @@ pub mod ipv4 {
     pub const SRC: usize = 12;
     /// Destination address.
     pub const DST: usize = 16;
+    /// Do not fragment, in host order of the fragment field.
+    pub const DONT_FRAGMENT: u16 = 0x4000;
     /// More fragments, in host order of the fragment field.
     pub const MORE_FRAGMENTS: u16 = 0x2000;
     /// Fragment offset, in host order of the fragment field.
@@ -147,6 +149,8 @@ pub mod icmp {
     pub const ECHO_REQUEST: u8 = 8;
     /// Code of an unreachable port.
     pub const CODE_PORT: u8 = 3;
+    /// Code of a packet that does not fit, and that must not be cut (RFC 1191).
+    pub const CODE_FRAGMENTATION: u8 = 4;
 }
 
 /// ICMPv6 types (RFC 4443, RFC 4861).

@@ -86,6 +86,11 @@ impl Ctx for Tc {
     }
 
     #[inline(always)]
+    fn segment(self) -> u32 {
+        self.field(|skb| skb.gso_size)
+    }
+
+    #[inline(always)]
     fn ifindex(self) -> u32 {
         self.field(|skb| skb.ifindex)
     }

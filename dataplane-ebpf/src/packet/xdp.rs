@@ -83,6 +83,11 @@ impl Ctx for Xdp {
     }
 
     #[inline(always)]
+    fn segment(self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
     fn ifindex(self) -> u32 {
         // SAFETY: the kernel passes a valid context for the whole run of the program.
         unsafe { (*self.frame).ingress_ifindex }

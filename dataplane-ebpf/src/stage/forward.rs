@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     abi::{Subject, subject_state},
-    net::eth,
+    net::{eth, ipv4, proto},
     verdict::{Action, DropReason, Verdict},
 };
 
@@ -17,6 +17,8 @@ const TC_ACT_REDIRECT: i64 = 7;
 /// `BPF_FIB_LKUP_RET_SUCCESS`.
 pub const LOOKUP_SUCCESS: i64 = 0;
 const LOOKUP_NO_NEIGHBOUR: i64 = 7;
+/// `BPF_FIB_LKUP_RET_FRAG_NEEDED`.
+const LOOKUP_TOO_BIG: i64 = 8;
 /// `BPF_FIB_LOOKUP_SKIP_NEIGH`: leave hardware addresses alone.
 const LOOKUP_SKIP_NEIGHBOUR: u32 = 1 << 2;
 /// `BPF_FIB_LOOKUP_SRC`: also give the route's source address.
@@ -50,11 +52,36 @@ pub fn target_at<F: Family>(ifindex: u32, addr: F::Addr) -> Option<&'static Subj
     subject::by_device(identity.ifindex)
 }
 
-/// Sends the packet by the route to its destination, past the host's stack.
+/// Length of the packet from its network header on, or of each that a device is to make of it; 0 if
+/// they differ.
+#[inline(always)]
+fn length_on_wire<A, C: Ctx>(ctx: C, packet: &Packet<A>) -> u16 {
+    /// `GSO_BY_FRAGS`.
+    const AS_THEY_COME: u32 = 0xffff;
+    let segment = ctx.segment();
+    if segment == 0 {
+        return (ctx.len() - packet.l3) as u16;
+    }
+    if segment == AS_THEY_COME {
+        return 0;
+    }
+    let header = match ctx.window::<20>(packet.l4 as usize) {
+        Some(tcp) if packet.proto == proto::TCP => (tcp.u8::<12>() >> 4) as u32 * 4,
+        _ => 8,
+    };
+    (packet.l4 - packet.l3 + header + segment) as u16
+}
+
+/// Sends the packet by the route to a destination, past the host's stack. One that is `TooBig` stays
+/// as it is.
 #[inline(never)]
 pub fn by_route<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, dst: &F::Addr) -> u32 {
-    let mut query = F::route_query(ctx.ifindex(), *dst, packet.proto, 0);
+    let length = length_on_wire(ctx, packet);
+    let mut query = F::route_query(ctx.ifindex(), *dst, packet.proto, length);
     let found = packet::fib_lookup(ctx, &mut query, LOOKUP_SKIP_NEIGHBOUR);
+    if found == LOOKUP_TOO_BIG {
+        return DropReason::TooBig as u32;
+    }
     if found != LOOKUP_SUCCESS && found != LOOKUP_NO_NEIGHBOUR {
         return DropReason::NoRoute as u32;
     }
@@ -66,6 +93,30 @@ pub fn by_route<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, dst: &F::Ad
         0
     } else {
         DropReason::NoRoute as u32
+    }
+}
+
+/// The largest packet that fits the route to an address, in octets from its network header on; 0 if
+/// the kernel does not say.
+#[inline(never)]
+pub fn mtu_towards<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, dst: &F::Addr) -> u32 {
+    let mut query = F::route_query(ctx.ifindex(), *dst, packet.proto, u16::MAX);
+    if packet::fib_lookup(ctx, &mut query, LOOKUP_SKIP_NEIGHBOUR) != LOOKUP_TOO_BIG {
+        return 0;
+    }
+    // SAFETY: every bit pattern is a length.
+    unsafe { query.__bindgen_anon_1.mtu_result as u32 }
+}
+
+/// True if routers may cut the packet up (RFC 791 section 3.2; RFC 8200 section 5: never).
+#[inline(always)]
+pub fn may_be_cut<F: Family, C: Ctx>(ctx: C, l3: u32) -> bool {
+    if !F::IS_V4 {
+        return false;
+    }
+    match ctx.window::<{ ipv4::LEN }>(l3 as usize) {
+        Some(header) => u16::from_be(header.u16::<{ ipv4::FRAGMENT }>()) & ipv4::DONT_FRAGMENT == 0,
+        None => false,
     }
 }
 

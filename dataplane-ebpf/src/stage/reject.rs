@@ -1,6 +1,7 @@
-//! Refuses a packet: answers TCP with a reset (RFC 9293 section 3.10.7.1), SCTP with an abort (RFC
-//! 9260 section 8.4) and datagrams with an unreachable port (RFC 792, RFC 4443 section 3.1), back by the
-//! device they came from.
+//! Answers a packet in its destination's place, back by the device it came from. What is refused:
+//! TCP with a reset (RFC 9293 section 3.10.7.1), SCTP with an abort (RFC 9260 section 8.4), datagrams
+//! with an unreachable port (RFC 792, RFC 4443 section 3.1). What is too big: with how much fits (RFC
+//! 1191 section 4, RFC 4443 section 3.2).
 
 use dataplane_common::{
     abi::{Address, hook},
@@ -23,8 +24,11 @@ const TCP: u32 = 20;
 const SCTP_ABORT: u32 = 16;
 /// Length of an ICMP or ICMPv6 error's header.
 const ICMP: u32 = 8;
-/// Octets of the refused packet's payload that the error quotes: its ports.
+/// Octets of a datagram that the error quotes: its ports and its checksum.
 const QUOTE: u32 = 8;
+/// Octets of a TCP segment that the error quotes. The kernel does not cut off a checksum that a
+/// device is yet to make.
+const QUOTE_TCP: u32 = 20;
 
 /// Turns the packet into its own refusal and sends it back.
 #[inline(always)]
@@ -37,11 +41,39 @@ pub fn refuse<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, hook: u32) ->
     if let Some(reason) = DropReason::from_code(status) {
         return Err(reason);
     }
-    if hook == hook::FROM_POD as u32 {
-        forward::redirected(packet::redirect_peer(ctx.ifindex()))
+    send_back(ctx, hook)
+}
+
+/// Tells a packet's sender that no more than `mtu` octets fit.
+#[inline(always)]
+pub fn too_big<F: Family, C: Ctx>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    mtu: u32,
+    hook: u32,
+) -> Verdict {
+    let status = if packet.proto == proto::TCP {
+        too_big_tcp::<F, C>(ctx, packet, mtu)
     } else {
-        forward::redirected(packet::redirect(ctx.ifindex()))
+        too_big_other::<F, C>(ctx, packet, mtu)
+    };
+    if let Some(reason) = DropReason::from_code(status) {
+        return Err(reason);
     }
+    send_back(ctx, hook)
+}
+
+/// Sends what was turned around to where the packet came from.
+#[inline(always)]
+fn send_back<C: Ctx>(ctx: C, hook: u32) -> Verdict {
+    let device = ctx.ifindex();
+    forward::redirected(if hook == hook::FROM_POD as u32 {
+        packet::redirect_peer(device)
+    } else if hook == hook::TO_NET as u32 {
+        packet::redirect_in(device)
+    } else {
+        packet::redirect(device)
+    })
 }
 
 /// True for packets that can be turned around where they stand: without options, extension headers
@@ -63,7 +95,47 @@ fn abort<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
 
 #[inline(never)]
 fn unreachable<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
-    status(make_unreachable::<F, C>(ctx, packet))
+    let kind = if F::IS_V4 {
+        kind(icmp::UNREACHABLE, icmp::CODE_PORT)
+    } else {
+        kind(icmpv6::UNREACHABLE, icmpv6::CODE_PORT)
+    };
+    status(make_error::<F, C, QUOTE>(ctx, packet, kind, 0))
+}
+
+#[inline(never)]
+fn too_big_tcp<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, mtu: u32) -> u32 {
+    status(make_error::<F, C, QUOTE_TCP>(
+        ctx,
+        packet,
+        kind_too_big::<F>(),
+        mtu,
+    ))
+}
+
+#[inline(never)]
+fn too_big_other<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, mtu: u32) -> u32 {
+    status(make_error::<F, C, QUOTE>(
+        ctx,
+        packet,
+        kind_too_big::<F>(),
+        mtu,
+    ))
+}
+
+#[inline(always)]
+fn kind_too_big<F: Family>() -> u16 {
+    if F::IS_V4 {
+        kind(icmp::UNREACHABLE, icmp::CODE_FRAGMENTATION)
+    } else {
+        kind(icmpv6::PACKET_TOO_BIG, 0)
+    }
+}
+
+/// Type and code as the header has them.
+#[inline(always)]
+fn kind(kind: u8, code: u8) -> u16 {
+    u16::from_ne_bytes([kind, code])
 }
 
 #[inline(always)]
@@ -161,8 +233,15 @@ fn segment_length<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, offset: u
         + (packet.flags & tcp_flags::FIN != 0) as u32
 }
 
+/// Makes an error of a packet, of a type and code, which says `info`, and quotes so much of the
+/// packet's payload.
 #[inline(always)]
-fn make_unreachable<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> Result<(), DropReason> {
+fn make_error<F: Family, C: Ctx, const QUOTE: u32>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    kind: u16,
+    info: u32,
+) -> Result<(), DropReason> {
     if !is_plain::<F>(packet) {
         return Err(DropReason::NoBackend);
     }
@@ -171,30 +250,24 @@ fn make_unreachable<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> Resu
     ctx.grow_after_link(F::HEADER as u32 + ICMP)?;
     let l4 = eth::LEN + F::HEADER;
     let header = ctx.need::<8>(l4)?;
-    let (kind, code) = if F::IS_V4 {
-        (icmp::UNREACHABLE, icmp::CODE_PORT)
-    } else {
-        (icmpv6::UNREACHABLE, icmpv6::CODE_PORT)
-    };
-    header.set_u8::<0>(kind);
-    header.set_u8::<1>(code);
+    header.set_u16::<0>(kind);
     header.set_u16::<2>(0);
-    header.set::<u32, 4>(0);
+    header.set::<u32, 4>(info.to_be());
     let length = ICMP + quoted;
-    let mut sum = header.get::<u32, 0>();
+    let mut sum = family::add(header.get::<u32, 0>(), info.to_be());
     if !F::IS_V4 {
         sum = family::add(sum, pseudo_header::<F>(packet, length, proto::ICMPV6));
     }
-    sum = family::add(sum, quoted_sum::<F, C>(ctx, l4 + ICMP as usize)?);
+    sum = family::add(sum, quoted_sum::<F, C, QUOTE>(ctx, l4 + ICMP as usize)?);
     let header = ctx.need::<8>(l4)?;
     header.set_u16::<2>(!fold(sum));
     write_header::<F, C>(ctx, length)?;
     turn_around::<F, C>(ctx, packet, length)
 }
 
-/// One's-complement sum of the quoted packet: its header and [`QUOTE`] octets.
+/// One's-complement sum of the quoted packet: its header and so many octets.
 #[inline(always)]
-fn quoted_sum<F: Family, C: Ctx>(ctx: C, at: usize) -> Result<u32, DropReason> {
+fn quoted_sum<F: Family, C: Ctx, const QUOTE: u32>(ctx: C, at: usize) -> Result<u32, DropReason> {
     let mut sum = 0;
     let words = (F::HEADER + QUOTE as usize) / 4;
     for i in 0..words {
