@@ -103,6 +103,8 @@ drop_reasons! {
     BackendRemoved = 26, "backend-removed";
     /// The packet does not fit the way it would go: its sender is told how much does.
     TooBig = 27, "too-big";
+    /// The packet is at its last hop: its sender is told.
+    HopLimit = 28, "hop-limit";
 }
 
 #[cfg(test)]

@@ -236,7 +236,7 @@ impl Family for V4 {
         let old = header.u16::<TTL>();
         let ttl = header.u8::<TTL>();
         if ttl <= 1 {
-            return Err(DropReason::NoRoute);
+            return Err(DropReason::HopLimit);
         }
         header.set_u8::<TTL>(ttl - 1);
         let sum = header.u16::<{ ipv4::CHECKSUM }>();
@@ -376,7 +376,7 @@ impl Family for V6 {
         let header = ctx.need::<{ ipv6::LEN }>(l3 as usize)?;
         let limit = header.u8::<{ ipv6::HOP_LIMIT }>();
         if limit <= 1 {
-            return Err(DropReason::NoRoute);
+            return Err(DropReason::HopLimit);
         }
         header.set_u8::<{ ipv6::HOP_LIMIT }>(limit - 1);
         Ok(())

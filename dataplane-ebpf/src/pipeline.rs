@@ -268,8 +268,13 @@ fn act<F: Family, C: Ctx, const HOOK: u32>(
     }
     // A redirect takes effect when the program ends: what is too big for it is still as it was sent.
     let sent = send::<F, C, HOOK>(ctx, packet, entry, forward, to.dst);
-    if sent == Err(DropReason::TooBig) {
-        return too_big::<F, C, HOOK>(ctx, packet, entry, to);
+    match sent {
+        Err(DropReason::TooBig) => return too_big::<F, C, HOOK>(ctx, packet, entry, to),
+        Err(DropReason::HopLimit) => {
+            let problem = reject::expired::<F>();
+            return complain::<F, C, HOOK>(ctx, packet, entry, to, DropReason::HopLimit, problem);
+        }
+        _ => {}
     }
     if sent.is_ok() && rewrites::<HOOK>(entry.flags, forward) && rewrite::is_translated(packet, to)
     {
@@ -298,15 +303,32 @@ fn too_big<F: Family, C: Ctx, const HOOK: u32>(
         }
         return Ok(Action::Pass);
     }
-    if observe::is_heard() {
-        let at = observe::at(HOOK, DropReason::TooBig as u32, ctx.ifindex());
-        observe::tell(packet, Some(entry), to, at);
-    }
     let mtu = forward::mtu_towards::<F, C>(ctx, packet, &to.dst);
-    if mtu == 0 || reject::too_big::<F, C>(ctx, packet, mtu, HOOK).is_err() {
+    if mtu == 0 {
         return Err(DropReason::TooBig);
     }
-    observe::count_drop(DropReason::TooBig);
+    let problem = reject::too_big::<F>(mtu);
+    complain::<F, C, HOOK>(ctx, packet, entry, to, DropReason::TooBig, problem)
+}
+
+/// Drops a packet and tells its sender why.
+#[inline(always)]
+fn complain<F: Family, C: Ctx, const HOOK: u32>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    entry: &CtVal<F::Addr>,
+    to: &Tuple<F::Addr>,
+    reason: DropReason,
+    problem: reject::Problem,
+) -> Verdict {
+    if reject::complain::<F, C>(ctx, packet, problem, HOOK).is_err() {
+        return Err(reason);
+    }
+    if observe::is_heard() {
+        let at = observe::at(HOOK, reason as u32, ctx.ifindex());
+        observe::tell(packet, Some(entry), to, at);
+    }
+    observe::count_drop(reason);
     Ok(Action::Redirect)
 }
 

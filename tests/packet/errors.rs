@@ -3,7 +3,7 @@
 use dataplane_common::{
     abi::{scope, service_flags},
     net::proto::{TCP, UDP},
-    verdict::DropReason::{IcmpUnrelated, PolicyIngress},
+    verdict::DropReason::{HopLimit, IcmpUnrelated, PolicyIngress},
 };
 
 use crate::{
@@ -99,12 +99,7 @@ both_families! {
                 let want = sent.error(w.ip(seen_as), problem, octets).routed();
                 w.send(At::FromNet, &error).redirects(&want);
             }
-            let port = match &inside.body {
-                Body::Tcp(tcp) => tcp.src,
-                Body::Udp { src, .. } => *src,
-                other => panic!("no ports: {other:?}"),
-            };
-            let reply = w.answer(proto, (REMOTE, 8080), (Host::Node, port));
+            let reply = w.answer(proto, (REMOTE, 8080), (Host::Node, source_port(&inside)));
             let outside = w.send(At::FromNet, &reply).redirected();
             let sent = Frame { ttl: outside.ttl, ..reply.clone() };
             let error = outside.error(w.ip(OUTSIDE), problem, octets);
@@ -169,6 +164,36 @@ both_families! {
             let want = reply.error(w.ip(Host::Node), problem, octets).for_pod(SERVER);
             w.send_summed(At::HostToNet, &error).redirects(&want);
         });
+    }
+
+    /// About packets at their last hop, where a router would tell of it: by the address that was
+    /// asked, about what was sent.
+    fn at_the_last_hop(w: Redirect) {
+        for (at, backend) in [((Host::Node, 30_080), REMOTE), ((Host::Node, 30_081), SERVER)] {
+            for proto in [TCP, UDP] {
+                let service = Service::new(proto, at, &[(backend, 8080)]);
+                let flags = service_flags::SNAT_REMOTE;
+                w.serve(&Service { flags, scope: scope::EXTERNAL, ..service });
+                let request = w.first(proto, OUT, at);
+                let inside = w.send(At::FromNet, &request).redirected();
+                let reply = match backend {
+                    SERVER => w.answer(proto, (SERVER, 8080), OUT),
+                    _ => w.answer(proto, (REMOTE, 8080), (Host::Node, source_port(&inside))),
+                };
+                let from = if backend == SERVER { At::FromPod(SERVER) } else { At::FromNet };
+                for (at, sent) in [(At::FromNet, request), (from, reply)] {
+                    let last = Frame { ttl: 1, ..sent };
+                    if matches!(at, At::FromNet) && backend == SERVER {
+                        // It is no further hop to a pod of this node.
+                        let _ = w.send(at, &last).redirected();
+                        continue;
+                    }
+                    let octets = if proto == TCP { 20 } else { 8 };
+                    let told = last.error(last.dst, Problem::Expired, octets).turned();
+                    w.send(at, &last).refused(HopLimit, &told);
+                }
+            }
+        }
     }
 
     /// A quote that no packet of the flow was like belongs to no flow: neither of its backend's
@@ -248,6 +273,14 @@ both_families! {
         let _ = w.send(At::FromPod(CLIENT), &request).redirected();
         let error = request.error(w.ip(SERVER), Problem::Expired, 8).of_pod(SERVER);
         w.send(At::FromPod(SERVER), &error).redirects(&error.clone().for_pod(CLIENT));
+    }
+}
+
+pub fn source_port(frame: &Frame) -> u16 {
+    match &frame.body {
+        Body::Tcp(tcp) => tcp.src,
+        Body::Udp { src, .. } => *src,
+        other => panic!("no ports: {other:?}"),
     }
 }
 

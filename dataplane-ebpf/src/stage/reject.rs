@@ -1,7 +1,8 @@
 //! Answers a packet in its destination's place, back by the device it came from. What is refused:
 //! TCP with a reset (RFC 9293 section 3.10.7.1), SCTP with an abort (RFC 9260 section 8.4), datagrams
 //! with an unreachable port (RFC 792, RFC 4443 section 3.1). What is too big: with how much fits (RFC
-//! 1191 section 4, RFC 4443 section 3.2).
+//! 1191 section 4, RFC 4443 section 3.2). What is at its last hop: with that (RFC 792, RFC 4443
+//! section 3.3).
 
 use dataplane_common::{
     abi::{Address, hook},
@@ -44,18 +45,57 @@ pub fn refuse<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, hook: u32) ->
     send_back(ctx, hook)
 }
 
-/// Tells a packet's sender that no more than `mtu` octets fit.
+/// What an ICMP error says.
+#[derive(Clone, Copy)]
+pub struct Problem {
+    /// Type and code, as the header has them.
+    kind: u16,
+    /// The word behind the checksum.
+    info: u32,
+}
+
+/// No more than `mtu` octets fit.
 #[inline(always)]
-pub fn too_big<F: Family, C: Ctx>(
+pub fn too_big<F: Family>(mtu: u32) -> Problem {
+    if F::IS_V4 {
+        problem(icmp::UNREACHABLE, icmp::CODE_FRAGMENTATION, mtu)
+    } else {
+        problem(icmpv6::PACKET_TOO_BIG, 0, mtu)
+    }
+}
+
+/// The packet is at its last hop.
+#[inline(always)]
+pub fn expired<F: Family>() -> Problem {
+    let kind = if F::IS_V4 {
+        icmp::TIME_EXCEEDED
+    } else {
+        icmpv6::TIME_EXCEEDED
+    };
+    problem(kind, 0, 0)
+}
+
+#[inline(always)]
+fn problem(kind: u8, code: u8, info: u32) -> Problem {
+    Problem {
+        kind: u16::from_ne_bytes([kind, code]),
+        info,
+    }
+}
+
+/// Tells a packet's sender of a problem.
+#[inline(always)]
+pub fn complain<F: Family, C: Ctx>(
     ctx: C,
     packet: &Packet<F::Addr>,
-    mtu: u32,
+    problem: Problem,
     hook: u32,
 ) -> Verdict {
+    let Problem { kind, info } = problem;
     let status = if packet.proto == proto::TCP {
-        too_big_tcp::<F, C>(ctx, packet, mtu)
+        error_of_tcp::<F, C>(ctx, packet, kind, info)
     } else {
-        too_big_other::<F, C>(ctx, packet, mtu)
+        error_of_other::<F, C>(ctx, packet, kind, info)
     };
     if let Some(reason) = DropReason::from_code(status) {
         return Err(reason);
@@ -93,49 +133,29 @@ fn abort<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
     status(make_abort::<F, C>(ctx, packet))
 }
 
-#[inline(never)]
+#[inline(always)]
 fn unreachable<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>) -> u32 {
-    let kind = if F::IS_V4 {
-        kind(icmp::UNREACHABLE, icmp::CODE_PORT)
+    let Problem { kind, info } = if F::IS_V4 {
+        problem(icmp::UNREACHABLE, icmp::CODE_PORT, 0)
     } else {
-        kind(icmpv6::UNREACHABLE, icmpv6::CODE_PORT)
+        problem(icmpv6::UNREACHABLE, icmpv6::CODE_PORT, 0)
     };
-    status(make_error::<F, C, QUOTE>(ctx, packet, kind, 0))
+    error_of_other::<F, C>(ctx, packet, kind, info)
 }
 
 #[inline(never)]
-fn too_big_tcp<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, mtu: u32) -> u32 {
-    status(make_error::<F, C, QUOTE_TCP>(
-        ctx,
-        packet,
-        kind_too_big::<F>(),
-        mtu,
-    ))
+fn error_of_tcp<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, kind: u16, info: u32) -> u32 {
+    status(make_error::<F, C, QUOTE_TCP>(ctx, packet, kind, info))
 }
 
 #[inline(never)]
-fn too_big_other<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, mtu: u32) -> u32 {
-    status(make_error::<F, C, QUOTE>(
-        ctx,
-        packet,
-        kind_too_big::<F>(),
-        mtu,
-    ))
-}
-
-#[inline(always)]
-fn kind_too_big<F: Family>() -> u16 {
-    if F::IS_V4 {
-        kind(icmp::UNREACHABLE, icmp::CODE_FRAGMENTATION)
-    } else {
-        kind(icmpv6::PACKET_TOO_BIG, 0)
-    }
-}
-
-/// Type and code as the header has them.
-#[inline(always)]
-fn kind(kind: u8, code: u8) -> u16 {
-    u16::from_ne_bytes([kind, code])
+fn error_of_other<F: Family, C: Ctx>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    kind: u16,
+    info: u32,
+) -> u32 {
+    status(make_error::<F, C, QUOTE>(ctx, packet, kind, info))
 }
 
 #[inline(always)]
