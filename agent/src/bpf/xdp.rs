@@ -67,8 +67,8 @@ fn device_of(pin: &str) -> Option<u32> {
 }
 
 impl Dataplane {
-    /// Has an uplink, whose hardware address is `mac`, run the early program as the setting says; in place of a former one, if there
-    /// is one of the same mode.
+    /// Has an uplink, whose hardware address is `mac`, run the early program as the setting says; in
+    /// place of a former one, if there is one of the same mode.
     ///
     /// # Errors
     ///

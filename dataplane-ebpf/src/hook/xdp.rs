@@ -20,7 +20,10 @@ const TRANSMIT: u32 = 3;
 const REDIRECT: u32 = 4;
 
 /// Ingress of an uplink, ahead of `from_net`. Tagged frames are of another network.
-#[xdp(frags)]
+///
+/// Not for frames in several buffers: of those, generic mode makes copies that do not know the length
+/// of their link header, and `from_net` could not read what is passed on (Linux 6.18).
+#[xdp]
 #[inline(always)]
 pub fn from_net_xdp(ctx: XdpContext) -> u32 {
     let ctx = Xdp::new(ctx.ctx);

@@ -5,7 +5,7 @@ use core::{arch::asm, mem::offset_of};
 use aya_ebpf::bindings::xdp_md;
 use dataplane_common::{
     net::checksum::{diff32, fold},
-    verdict::DropReason::{self, Rewrite, Truncated},
+    verdict::DropReason::{self, Rewrite},
 };
 
 use super::{Ctx, EXT6_BAD, ZERO_IS_NONE};
@@ -76,7 +76,6 @@ impl Ctx for Xdp {
         self.pointer::<{ offset_of!(xdp_md, data_end) }>()
     }
 
-    /// Of the directly readable part: a frame with more counts as cut short.
     #[inline(always)]
     fn len(self) -> u32 {
         (self.data_end() - self.data()) as u32
@@ -98,9 +97,10 @@ impl Ctx for Xdp {
         self.ifindex()
     }
 
+    /// The frame is in one buffer: what cannot be read is not there.
     #[inline(always)]
     fn pull(self, _len: u32) -> Result<(), DropReason> {
-        Err(Truncated)
+        Ok(())
     }
 
     #[inline(always)]

@@ -18,6 +18,9 @@ struct DriverInfo {
     counts: [u32; 5],
 }
 
+/// What drivers say of devices that are on no bus: most, bridges, and those of user programs.
+const NO_BUS: [&[u8]; 4] = [b"", b"N/A", b"tun", b"tap"];
+
 /// True if there is hardware behind a device of this namespace (or what a virtual machine has for
 /// it): one on a bus. Where it cannot be asked, it counts as none.
 pub fn has_hardware(name: &str) -> bool {
@@ -38,5 +41,6 @@ pub fn has_hardware(name: &str) -> bool {
     // SAFETY: the kernel reads `request`, whose name ends with a zero, and writes into `info`, which
     // is as large as the command asks for.
     let status = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    status == 0 && info.bus[0] != 0
+    let bus = info.bus.split(|&byte| byte == 0).next().unwrap_or_default();
+    status == 0 && !NO_BUS.contains(&bus)
 }
