@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod affinity;
 #[cfg(test)]
+mod bulk;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod endings;
@@ -30,6 +32,8 @@ mod masquerade;
 mod mtu;
 #[cfg(test)]
 mod nodeport;
+#[cfg(test)]
+mod offload;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

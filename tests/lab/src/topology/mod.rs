@@ -127,6 +127,11 @@ impl Cluster {
         &self.underlay
     }
 
+    /// The switch's addresses: the nodes' default gateway.
+    pub fn switch_addrs(&self) -> Dual {
+        addr::SWITCH
+    }
+
     /// Adds a pod to a node, at the node's next free address.
     ///
     /// # Errors
