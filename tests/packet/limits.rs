@@ -1,6 +1,7 @@
 //! Limits: half-open flows, and room for flows.
 
 use dataplane_common::{
+    abi::{capacity, name},
     net::proto::{TCP, UDP},
     verdict::DropReason::{ConntrackFull, HalfOpenLimit},
 };
@@ -50,6 +51,15 @@ both_families! {
         assert_eq!(w.half_open_total(), TIGHT_TOTAL);
         let _ = w.send(At::FromPod(SERVER), &w.udp(TO, (CLIENT, 40_000))).redirected();
         let _ = w.send(At::ToPod(SERVER, None), &w.udp((OUTSIDE, 9), TO)).passed();
+    }
+
+    /// A count that has gone astray, an answer having been taken off twice, closes nothing.
+    fn a_count_below_zero(w: Tight) {
+        for place in [ifindex(CLIENT), capacity::HALF_OPEN - 1] {
+            w.kernel.write(name::HALF_OPEN, &place, &u32::MAX);
+        }
+        let _ = w.send(At::FromPod(CLIENT), &w.udp((CLIENT, 40_000), TO)).redirected();
+        assert_eq!((w.half_open(ifindex(CLIENT)), w.half_open_total()), (0, 0));
     }
 
     /// When there is no room for flows, new ones are dropped and counted, and the others live.

@@ -80,6 +80,7 @@ fn read(maps: &Maps, census: &Census) -> Result<Read, Error> {
             .into_iter()
             .map(|(reason, count)| (reason.name(), count))
             .collect(),
-        total.unwrap_or_default().into(),
+        // A count that has gone astray may be below zero.
+        u64::try_from(total.unwrap_or_default().cast_signed()).unwrap_or_default(),
     ))
 }

@@ -49,7 +49,8 @@ pub mod name {
     pub const EVENTS: &str = "events";
     /// PERCPU_ARRAY `DropReason` -> u64 packets.
     pub const DROPS: &str = "drops";
-    /// ARRAY: half-open flows, of the subject in the same place; the last entry is the total.
+    /// ARRAY: half-open flows, of the subject in the same place; the last entry is the total. Signed:
+    /// a count that has gone astray may be below zero until the sweeper has set it right.
     pub const HALF_OPEN: &str = "half_open";
     /// HASH ifindex -> [`super::XdpDevice`]: uplinks with the early program, which frames may leave by.
     pub const XDP_DEVICES: &str = "xdp_devices";

@@ -297,13 +297,18 @@ pub fn may_open(ifindex: u32) -> bool {
     };
     let own_limit = maps::half_open_per_pod();
     let total_limit = maps::half_open_total();
-    if (ifindex != 0 && own_limit != 0 && *own >= own_limit)
-        || (total_limit != 0 && *total >= total_limit)
-    {
+    if (ifindex != 0 && is_full(*own, own_limit)) || is_full(*total, total_limit) {
         return false;
     }
     count_half_open(ifindex, 1);
     true
+}
+
+/// True if a count has reached its limit; 0 is none. Two CPUs may take the same flow off, and the
+/// sweeper may write what it counted before: below zero is not above the limit.
+#[inline(always)]
+fn is_full(count: u32, limit: u32) -> bool {
+    limit != 0 && count >= limit && count as i32 >= 0
 }
 
 /// Takes back what [`may_open`] counted.
