@@ -5,7 +5,7 @@ use sluice_lab::kube::objects;
 use sluice_lab::wait;
 use sluice_lab::workload::client::Connection;
 
-use crate::world::{Client, PATIENCE, REQUEST, TCP, UDP, World, at, pod, vip};
+use crate::world::{Client, DROPPED, PATIENCE, TCP, UDP, World, at, pod, vip};
 
 /// A policy on the pods `app: web`; `spec` is the rest of its YAML, indented by two.
 fn policy(name: &str, spec: &str) -> String {
@@ -198,7 +198,7 @@ fn a_live_flow_is_judged_again_when_the_rules_change() {
     let mut open = Vec::new();
     for client in &clients {
         for to in [at(world.plane.pod("web-1").addrs(), TCP), at(vip(1), 80)].concat() {
-            let connect = || Connection::open(None, to, REQUEST / 6);
+            let connect = || Connection::open(None, to, 2 * DROPPED);
             let mut connection = client.netns.run(connect).unwrap();
             connection.get("/", false).unwrap();
             open.push((client.name.clone(), to, connection));

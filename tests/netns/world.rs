@@ -169,6 +169,23 @@ impl World {
     }
 }
 
+/// What a failed test is to be explained by.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for agent in &self.plane.agents {
+            let name = agent.node().name();
+            match agent.status() {
+                Ok(status) => eprintln!("{name}: {status}"),
+                Err(error) => eprintln!("{name}: {error:#}"),
+            }
+            eprintln!("{}", agent.last_words());
+        }
+    }
+}
+
 impl Client {
     /// One HTTP request.
     pub fn get(&self, to: SocketAddr) -> Result<Answer, Failure> {
