@@ -1,11 +1,14 @@
 //! Endpoints in the network of their node.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
 use serde_json::json;
 use sluice_lab::kube::objects::{ServiceManifest, SliceManifest};
 use sluice_lab::topology::Family;
-use sluice_lab::workload::{Server, ServerSpec};
+use sluice_lab::workload::{Server, ServerSpec, client, udp};
 
-use crate::world::{TCP, UDP, World, at, external, same_family, vip};
+use crate::world::{Client, REQUEST, TCP, UDP, World, at, external, same_family, vip};
 
 const PORT: u16 = 30080;
 const BOTH: [&str; 2] = ["host-1", "host-2"];
@@ -52,16 +55,7 @@ fn they_serve_pods_hosts_and_clients_outside() {
             client.await_names(to, &BOTH);
         }
         for to in at(vip(1), 53) {
-            let mut names = std::collections::BTreeSet::new();
-            for _ in 0..24 {
-                let answer = client.ask(to);
-                names.insert(
-                    answer
-                        .unwrap_or_else(|e| panic!("{} to {to}: {e}", client.name))
-                        .name,
-                );
-            }
-            assert_eq!(names.len(), 2, "{} to {to}: {names:?}", client.name);
+            are_answered(&client, to);
         }
     }
     let outside = world.outside();
@@ -72,6 +66,36 @@ fn they_serve_pods_hosts_and_clients_outside() {
         world.route_outside(external(1), node);
         for to in at(external(1), 80) {
             outside.await_names(to, &BOTH);
+        }
+    }
+}
+
+/// Both endpoints answer datagrams.
+fn are_answered(client: &Client, to: SocketAddr) {
+    let ask = || client.netns.run(|| udp::ask(to, REQUEST));
+    let answers = (0..24).map(|_| ask().unwrap_or_else(|e| panic!("{} to {to}: {e}", client.name)));
+    let names: BTreeSet<_> = answers.map(|answer| answer.name).collect();
+    assert_eq!(names.len(), 2, "{} to {to}: {names:?}", client.name);
+}
+
+#[test]
+fn a_host_is_served_without_socket_hooks_also_by_itself() {
+    let mut world = World::with_args(&["--socket-lb=off"]);
+    let _servers = serve_on_nodes(&mut world);
+    world.pod_on_each_node("web");
+    world.service("web", vip(2));
+    for client in [world.host(1), world.host(2)] {
+        for (vip, names) in [(vip(1), BOTH), (vip(2), ["web-1", "web-2"])] {
+            for to in at(vip, 80) {
+                client.await_names(to, &names);
+                for path in ["/pad/300000"; 4] {
+                    let answer = client.netns.run(|| client::get(to, path, REQUEST));
+                    answer.unwrap_or_else(|e| panic!("{} to {to}: {e}", client.name));
+                }
+            }
+            for to in at(vip, 53) {
+                are_answered(&client, to);
+            }
         }
     }
 }
