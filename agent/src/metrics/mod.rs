@@ -115,7 +115,7 @@ impl Metrics {
                 to.add("kubeproxy_proxy_healthz", "Answers of /healthz by status", Family::default()),
                 to.add("kubeproxy_proxy_livez", "Answers of /livez by status", Family::default()),
             ],
-            no_local: to.add("kubeproxy_sync_proxy_rules_no_local_endpoints_total", "Services with a Local traffic policy and no endpoint on this node", Family::default()),
+            no_local: to.add("kubeproxy_sync_proxy_rules_no_local_endpoints_total", "Service ports with a Local traffic policy and endpoints, but none on this node", Family::default()),
             sweeps: to.add("kubeproxy_conntrack_reconciler_sync_duration_seconds", "Time of a pass over the table of flows", syncs()),
             swept: to.add("kubeproxy_conntrack_reconciler_deleted_entries", "Entries of flows that were removed", Family::default()),
             event_to_map: to.add("sluice_event_to_map_seconds", "From the arrival of a change to the end of the writing of maps", Histogram::new(exponential_buckets(0.000_1, 2.0, 17))),
@@ -226,13 +226,13 @@ impl Metrics {
             .inc();
     }
 
-    /// Services without an endpoint here, by `internal` or `external`.
-    pub fn no_local(&self, policy: &'static str, ip_family: &'static str, services: i64) {
+    /// Service ports without an endpoint here, by `internal` or `external`.
+    pub fn no_local(&self, policy: &'static str, ip_family: &'static str, ports: i64) {
         let label = [
             ("traffic_policy", policy.to_owned()),
             ("ip_family", ip_family.to_owned()),
         ];
-        self.no_local.get_or_create(&label).set(services);
+        self.no_local.get_or_create(&label).set(ports);
     }
 
     /// A pass over a table of flows ended.

@@ -1,9 +1,9 @@
 //! What the agent's task tells to those who answer over HTTP.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use dataplane_model::compile::Services;
 use dataplane_model::snapshot::{
     Event, Key, Object, ObjectKey, Service, Snapshot, Text, TrafficPolicy,
 };
@@ -34,16 +34,23 @@ pub struct Publisher {
     triggers: Vec<(&'static str, Timestamp)>,
     /// Services for whom it matters what is on this node.
     local: BTreeMap<ObjectKey, Local>,
+    /// The sum of what those lack.
+    missing: Missing,
+    /// Services that something happened to since the last plan.
     dirty: BTreeSet<ObjectKey>,
+    addresses_changed: bool,
 }
 
 /// What this node has of a Service that asks for endpoints on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Local {
     check: Option<Check>,
-    /// There are endpoints, and none is here: internal and external policy, by family.
-    missing: [[bool; 2]; 2],
+    missing: Missing,
 }
+
+/// Service ports that have endpoints, but none here: internal and external policy, by family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Missing([[usize; 2]; 2]);
 
 /// The other ends of what a [`Publisher`] tells.
 pub struct Published {
@@ -72,7 +79,9 @@ impl Publisher {
             done: 0,
             triggers: Vec::new(),
             local: BTreeMap::new(),
+            missing: Missing::default(),
             dirty: BTreeSet::new(),
+            addresses_changed: true,
         };
         let published = Published {
             health: health_seen,
@@ -124,20 +133,15 @@ impl Publisher {
                 } else {
                     NodeState::Stays
                 };
+                self.addresses_changed = true;
             }
             Event::Delete(Key::Node(name)) if *name == snapshot.node.name => {
                 self.node = NodeState::Leaves;
             }
             Event::Apply(Object::Service(service)) => {
-                if asks_for_local(service) {
-                    self.local.entry(service.key.clone()).or_default();
-                } else {
-                    self.local.remove(&service.key);
-                }
                 self.dirty.insert(service.key.clone());
             }
             Event::Delete(Key::Service(key)) => {
-                self.local.remove(key);
                 self.dirty.insert(key.clone());
             }
             Event::Apply(Object::Slice(slice)) => {
@@ -145,16 +149,30 @@ impl Publisher {
                 self.dirty.extend(before(&slice.key));
             }
             Event::Delete(Key::Slice(key)) => self.dirty.extend(before(key)),
-            Event::Apply(Object::Pod(pod)) => self.pods_changed(&pod.key.namespace),
-            Event::Delete(Key::Pod(key)) => self.pods_changed(&key.namespace),
-            Event::Apply(Object::Config(_)) => self.dirty.extend(self.local.keys().cloned()),
+            Event::Apply(Object::Pod(pod)) => self.pods_changed(&pod.key.namespace, snapshot),
+            Event::Delete(Key::Pod(key)) => self.pods_changed(&key.namespace, snapshot),
+            Event::Apply(Object::Config(_)) => {
+                self.addresses_changed = true;
+                self.dirty.extend(self.local.keys().cloned());
+            }
+            // Endpoints that name no node are here if a device has their address.
+            Event::Apply(Object::Interface(_)) | Event::Delete(Key::Interface(_))
+                if !snapshot.node.slices_only =>
+            {
+                self.dirty.extend(self.local.keys().cloned());
+            }
             _ => {}
         }
     }
 
     /// Services without slices may be served by any pod of their namespace.
-    fn pods_changed(&mut self, namespace: &Text) {
-        let services = self.local.keys().filter(|key| key.namespace == *namespace);
+    fn pods_changed(&mut self, namespace: &Text, snapshot: &Snapshot) {
+        if snapshot.node.slices_only {
+            return;
+        }
+        let first = ObjectKey::new(namespace.clone(), "");
+        let services = self.local.range(first..).map(|(key, _)| key);
+        let services = services.take_while(|key| key.namespace == *namespace);
         self.dirty.extend(services.cloned());
     }
 
@@ -175,7 +193,7 @@ impl Publisher {
                 let secs = now.duration_since(since).as_secs_f64();
                 self.metrics.programmed(family, secs.max(0.0));
             }
-            self.check_services(engine.snapshot());
+            self.check_services(engine.state().services(), engine.snapshot());
             self.maps.send_replace(map_counts(engine));
         }
         self.health(engine);
@@ -195,37 +213,45 @@ impl Publisher {
         });
     }
 
-    fn check_services(&mut self, snapshot: &Snapshot) {
-        let dirty = std::mem::take(&mut self.dirty);
-        for key in dirty {
-            if let (Some(local), Some(service)) =
-                (self.local.get_mut(&key), snapshot.services.get(&key))
-            {
-                *local = look(service, snapshot);
+    /// Looks again at Services that something happened to, and at no others.
+    fn check_services(&mut self, services: &Services, snapshot: &Snapshot) {
+        for key in std::mem::take(&mut self.dirty) {
+            let service = snapshot.services.get(&key).filter(|s| asks_for_local(s));
+            let now = service.map(|service| look(service, services, snapshot));
+            let before = match now {
+                Some(local) => self.local.insert(key.clone(), local),
+                None => self.local.remove(&key),
+            };
+            self.missing.change(before.as_ref(), now.as_ref());
+            let (before, now) = (before.and_then(|l| l.check), now.and_then(|l| l.check));
+            if before != now {
+                self.checks
+                    .send_modify(|checks| Arc::make_mut(checks).set(key, now));
             }
         }
-        let services = self
-            .local
-            .iter()
-            .filter_map(|(key, local)| Some((key.clone(), local.check?)));
-        let node = &snapshot.node;
-        let some = node.nodeport_primary || !node.nodeport_addresses.is_empty();
-        let checks = Checks {
-            addresses: some.then(|| node.nodeport_ips().collect()),
-            services: services.collect(),
-        };
-        self.checks.send_if_modified(|known| {
-            let changed = **known != checks;
-            if changed {
-                *known = Arc::new(checks);
-            }
-            changed
-        });
+        if std::mem::take(&mut self.addresses_changed) {
+            let node = &snapshot.node;
+            let some = node.nodeport_primary || !node.nodeport_addresses.is_empty();
+            let addresses = some.then(|| node.nodeport_ips().collect());
+            self.checks
+                .send_if_modified(|checks| Arc::make_mut(checks).listen_on(addresses));
+        }
         for (policy, name) in ["internal", "external"].into_iter().enumerate() {
             for (family, ip_family) in FAMILIES.into_iter().enumerate() {
-                let missing = self.local.values().filter(|l| l.missing[policy][family]);
-                self.metrics
-                    .no_local(name, ip_family, missing.count() as i64);
+                let ports = self.missing.0[policy][family];
+                self.metrics.no_local(name, ip_family, ports as i64);
+            }
+        }
+    }
+}
+
+impl Missing {
+    /// A Service's share changes.
+    fn change(&mut self, before: Option<&Local>, now: Option<&Local>) {
+        for (policy, sums) in self.0.iter_mut().enumerate() {
+            for (family, sum) in sums.iter_mut().enumerate() {
+                let of = |local: Option<&Local>| local.map_or(0, |l| l.missing.0[policy][family]);
+                *sum = *sum + of(now) - of(before);
             }
         }
     }
@@ -237,65 +263,21 @@ fn asks_for_local(service: &Service) -> bool {
 }
 
 /// What this node has of a Service.
-fn look(service: &Service, snapshot: &Snapshot) -> Local {
-    let mut here: BTreeSet<IpAddr> = BTreeSet::new();
-    // Any endpoint that may serve, and one on this node, by family.
-    let (mut any, mut near) = ([false; 2], [false; 2]);
-    let mut meet = |ip: IpAddr, ready: bool, serves: bool, is_here: bool| {
-        let family = usize::from(ip.is_ipv6());
-        any[family] |= serves;
-        near[family] |= serves && is_here;
-        if ready && is_here {
-            here.insert(ip);
-        }
-    };
-    let me = &snapshot.node.name;
-    let mut has_slices = snapshot.node.slices_only;
-    let from = ObjectKey::new(service.key.namespace.clone(), "");
-    let slices = snapshot.slices.range(from..);
-    let slices = slices.take_while(|(key, _)| key.namespace == service.key.namespace);
-    for (_, slice) in slices.filter(|(_, slice)| slice.service == service.key) {
-        has_slices = true;
-        for endpoint in &slice.endpoints {
-            let serves = endpoint.ready || (endpoint.serving && endpoint.terminating);
-            let is_here = endpoint.node() == Some(me);
-            meet(endpoint.address, endpoint.ready, serves, is_here);
-        }
-    }
-    let selector = service
-        .selector
-        .as_ref()
-        .filter(|labels| !labels.is_empty());
-    if let (false, Some(selector)) = (has_slices, selector) {
-        let from = ObjectKey::new(service.key.namespace.clone(), "");
-        let pods = snapshot.pods.range(from..);
-        let pods = pods.take_while(|(key, _)| key.namespace == service.key.namespace);
-        for (_, pod) in pods.filter(|(_, pod)| !pod.terminal) {
-            if selector
-                .iter()
-                .all(|(key, value)| pod.labels.get(key) == Some(value))
-            {
-                let ready = service.publish_not_ready || (pod.ready && !pod.terminating);
-                let is_here = pod.node.as_ref() == Some(me);
-                for &ip in &pod.ips {
-                    meet(ip, ready, ready || pod.ready, is_here);
-                }
-            }
-        }
-    }
-    let missing = |policy: TrafficPolicy| {
-        [0, 1].map(|family| policy == TrafficPolicy::Local && any[family] && !near[family])
+fn look(service: &Service, services: &Services, snapshot: &Snapshot) -> Local {
+    let presence = services.presence(snapshot, service);
+    let missing = |policy: TrafficPolicy| match policy {
+        TrafficPolicy::Local => presence.elsewhere,
+        TrafficPolicy::Cluster => [0; 2],
     };
     Local {
         check: service.health_check_node_port.map(|port| Check {
             port,
-            local: [false, true]
-                .map(|is_v6| here.iter().filter(|ip| ip.is_ipv6() == is_v6).count()),
+            local: presence.ready,
         }),
-        missing: [
+        missing: Missing([
             missing(service.internal_policy),
             missing(service.external_policy),
-        ],
+        ]),
     }
 }
 

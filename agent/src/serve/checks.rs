@@ -1,7 +1,7 @@
 //! `healthCheckNodePort`: a load balancer asks on this port whether the node has endpoints of a
 //! Service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,28 @@ pub struct Checks {
     pub addresses: Option<Vec<IpAddr>>,
     /// By Service.
     pub services: BTreeMap<ObjectKey, Check>,
+    /// Changes with what is to be listened on.
+    revision: u64,
+}
+
+impl Checks {
+    /// A Service has this check now, or none.
+    pub fn set(&mut self, service: ObjectKey, check: Option<Check>) {
+        let port = check.map(|check| check.port);
+        let before = match check {
+            Some(check) => self.services.insert(service, check),
+            None => self.services.remove(&service),
+        };
+        self.revision += u64::from(before.map(|check| check.port) != port);
+    }
+
+    /// Sets the addresses to listen on. True if they are others than before.
+    pub fn listen_on(&mut self, addresses: Option<Vec<IpAddr>>) -> bool {
+        let changed = self.addresses != addresses;
+        self.addresses = addresses;
+        self.revision += u64::from(changed);
+        changed
+    }
 }
 
 /// A Service's health check.
@@ -59,7 +81,10 @@ pub async fn run(
     let mut open: BTreeMap<Place, JoinHandle<()>> = BTreeMap::new();
     let mut warned: BTreeMap<Place, String> = BTreeMap::new();
     loop {
-        let wanted = places(&checks.borrow_and_update());
+        let (wanted, revision) = {
+            let checks = checks.borrow_and_update();
+            (places(&checks), checks.revision)
+        };
         open.retain(|place, task| {
             let stays = wanted.contains(place);
             if !stays {
@@ -100,7 +125,7 @@ pub async fn run(
                 }
             }
         }
-        let changed = checks.changed();
+        let changed = checks.wait_for(|checks| checks.revision != revision);
         if warned.is_empty() {
             if changed.await.is_err() {
                 return;
@@ -112,7 +137,7 @@ pub async fn run(
 }
 
 /// Closed ones must be closed before others take their ports, so the whole list is made first.
-fn places(checks: &Checks) -> Vec<Place> {
+fn places(checks: &Checks) -> BTreeSet<Place> {
     let any = [IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let addresses = checks.addresses.as_deref().unwrap_or(&any);
     let places = checks.services.iter().flat_map(|(service, check)| {

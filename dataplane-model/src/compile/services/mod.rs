@@ -15,6 +15,7 @@ mod ends;
 mod maps;
 mod place;
 mod places;
+mod presence;
 mod remove;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use batch::Batch;
 use depend::{Dependents, Marks};
 pub use maps::Sided;
 use maps::{Holdings, Maps};
+pub use presence::Presence;
 
 /// Writes that one batch gathers before it is done.
 const BATCH: usize = 32_768;
