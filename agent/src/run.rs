@@ -2,6 +2,7 @@
 
 mod devices;
 mod engine;
+mod naming;
 mod publish;
 
 use std::collections::BTreeSet;
@@ -15,20 +16,18 @@ use anyhow::{Context, Result, bail};
 use dataplane_common::abi::{Config, config_flags};
 use dataplane_model::snapshot::{Event, Interface, Kind, NodeConfig, Object};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::admin::answer::{self, View};
-use crate::admin::names::Names;
-use crate::admin::protocol::Request;
+use crate::admin::answer::{self, Answer, View};
 use crate::admin::server::{self, Question};
 use crate::bpf::{self, Dataplane, LoadOptions};
 use crate::config::{Settings, SourceSettings};
 use crate::convert::Converter;
 use crate::metrics::Metrics;
 use crate::netlink::{self, NetEvent};
-use crate::observe::conntrack::Sweeper;
+use crate::observe::conntrack::{Census, Sweeper};
 use crate::observe::events::Hub;
 use crate::observe::sample::Sampler;
 use crate::serve;
@@ -36,12 +35,11 @@ use crate::sockets::Ender;
 use crate::source::{Batch, Source};
 pub use devices::{Devices, Uplink};
 pub use engine::Engine;
+use naming::Naming;
 use publish::Publisher;
 
 /// Changes that come together are compiled together, but none waits longer than this.
 const SETTLE: Duration = Duration::from_millis(2);
-/// How often names for those who watch flows are made at most.
-const NAMES_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is told to end. The dataplane stays in the kernel and goes on working.
 ///
@@ -73,19 +71,20 @@ pub async fn run(settings: Settings) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     let (publisher, published) = Publisher::new(Arc::clone(&metrics));
     let sweeper = Sweeper::new(dataplane.maps(), hz, Arc::clone(&metrics))?;
+    let census = sweeper.census();
     let maps = dataplane.maps().clone();
     let sources = serve::Sources {
         health: published.health,
         checks: published.checks,
-        sampler: Sampler::new(maps, published.maps, sweeper.census()),
+        sampler: Sampler::new(maps, published.maps, Arc::clone(&census), source.states()),
         metrics,
     };
     serve::start(&settings, sources).await?;
     adjust_oom_score(&settings);
     let sweeper = tokio::spawn(sweeper.run());
     let hub = Hub::new(dataplane.maps())?;
-    let (names, names_seen) = watch::channel(Arc::new(Names::default()));
-    let questions = server::listen(&settings.socket, hub, names_seen)?;
+    let (naming, names) = Naming::new();
+    let questions = server::listen(&settings.socket, hub, names)?;
     let ender = Ender::start(dataplane.maps())?;
     let agent = Agent {
         devices: Devices::new(Arc::clone(&dataplane), settings.xdp),
@@ -93,11 +92,10 @@ pub async fn run(settings: Settings) -> Result<()> {
         engine,
         converter: Converter::default(),
         source,
-        names,
+        naming,
+        census,
         ender,
         publisher,
-        names_stale: false,
-        named: Instant::now(),
         started: Instant::now(),
         settings,
         hz,
@@ -211,12 +209,10 @@ struct Agent {
     engine: Engine,
     converter: Converter,
     source: Source,
-    names: watch::Sender<Arc<Names>>,
+    naming: Naming,
+    census: Arc<Census>,
     ender: Ender,
     publisher: Publisher,
-    names_stale: bool,
-    /// When names were made last.
-    named: Instant,
     started: Instant,
     hz: u32,
 }
@@ -237,7 +233,7 @@ impl Agent {
                 continue;
             }
             let work_at = self.engine.work_at().min(self.devices.retry_at());
-            let work_at = self.names_at().map_or(work_at, |at| work_at.min(at));
+            let work_at = self.naming.due().map_or(work_at, |at| work_at.min(at));
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -263,25 +259,11 @@ impl Agent {
         if Instant::now() >= self.engine.work_at() && self.engine.reconcile() {
             self.ender.end(self.engine.take_gone());
             self.publisher.reconciled(&self.engine);
-            self.names_stale = true;
+            self.naming.changed();
         }
-        if self.names_at().is_some_and(|at| Instant::now() >= at) {
-            self.refresh_names();
+        if self.naming.due().is_some_and(|at| Instant::now() >= at) {
+            self.naming.now(&self.engine);
         }
-    }
-
-    /// When those who watch flows get new names: only if there is somebody, and not with every change.
-    fn names_at(&self) -> Option<Instant> {
-        // The listener has one itself.
-        let is_watched = self.names.receiver_count() > 1;
-        (self.names_stale && is_watched).then(|| self.named + NAMES_EVERY)
-    }
-
-    fn refresh_names(&mut self) {
-        let names = Names::new(self.engine.snapshot(), self.engine.ids());
-        self.names.send_replace(Arc::new(names));
-        self.names_stale = false;
-        self.named = Instant::now();
     }
 
     fn on_batch(&mut self, batch: Batch) {
@@ -337,9 +319,7 @@ impl Agent {
     }
 
     fn answer(&mut self, question: Question) {
-        if matches!(question.request, Request::Flows) {
-            self.refresh_names();
-        }
+        let names = self.naming.now(&self.engine);
         let view = View {
             settings: &self.settings,
             dataplane: &self.dataplane,
@@ -348,11 +328,19 @@ impl Agent {
             converter: &self.converter,
             source: &self.source,
             uptime: self.started.elapsed(),
+            names,
+            tracked: self.census.entries(),
             hz: self.hz,
         };
+        let reply = question.reply;
         // A client that does not wait for its answer does not need it.
-        let _ = question
-            .reply
-            .send(answer::answer(&view, &question.request));
+        match answer::answer(&view, &question.request) {
+            Answer::Now(response) => {
+                let _ = reply.send(response);
+            }
+            Answer::Later(work) => {
+                tokio::task::spawn_blocking(move || reply.send(work()));
+            }
+        }
     }
 }

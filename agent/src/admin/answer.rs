@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane_common::abi::{Addr4, Addr6, name, scope, service_flags};
@@ -19,7 +20,7 @@ use super::protocol::{
     Attachments, Backend, Class, Conntrack, Frontend, MapUse, Plans, PodDevice, Policy, Request,
     Response, Status, Tracked,
 };
-use crate::bpf::{Dataplane, Jiffies};
+use crate::bpf::{Dataplane, Jiffies, Maps};
 use crate::config::Settings;
 use crate::convert::Converter;
 use crate::observe::{conntrack, drops};
@@ -42,20 +43,49 @@ pub struct View<'a> {
     pub source: &'a Source,
     /// Time since the agent's start.
     pub uptime: Duration,
+    /// Names of what it knows.
+    pub names: Arc<Names>,
+    /// Entries of the tables of flows: IPv4, IPv6, as last counted.
+    pub tracked: [u64; 2],
     /// Jiffies per second.
     pub hz: u32,
 }
 
+/// What comes of a request.
+pub enum Answer {
+    /// The answer.
+    Now(Response<Value>),
+    /// What takes long, and has all it needs to be done away from the event loop.
+    Later(Box<dyn FnOnce() -> Response<Value> + Send>),
+}
+
 /// Answers a request.
-pub fn answer(view: &View<'_>, request: &Request) -> Response<Value> {
+pub fn answer(view: &View<'_>, request: &Request) -> Answer {
     match request {
-        Request::Status => pack(view.status()),
-        Request::Services => pack(Ok(view.services())),
-        Request::Service { namespace, name } => pack(view.service(namespace, name)),
-        Request::Policies => pack(Ok(view.policies())),
-        Request::Conntrack { limit } => pack(view.conntrack(*limit)),
-        Request::Flows => Response::Error("flows are streamed, not answered".to_owned()),
+        Request::Status => {
+            let status = view.status();
+            later(|| status)
+        }
+        Request::Services => {
+            let services = view.services();
+            later(|| Ok(services))
+        }
+        Request::Service { namespace, name } => Answer::Now(pack(view.service(namespace, name))),
+        Request::Policies => {
+            let policies = view.policies();
+            later(|| Ok(policies))
+        }
+        Request::Conntrack { limit } => {
+            let (maps, names) = (view.dataplane.maps().clone(), Arc::clone(&view.names));
+            let (limit, hz) = (*limit, view.hz);
+            later(move || flows(&maps, &names, limit, hz))
+        }
+        Request::Flows => Answer::Now(Response::Error("flows are streamed, not answered".into())),
     }
+}
+
+fn later<T: Serialize>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Answer {
+    Answer::Later(Box::new(|| pack(work())))
 }
 
 fn pack<T: Serialize>(answer: Result<T, String>) -> Response<Value> {
@@ -124,7 +154,6 @@ impl View<'_> {
     }
 
     fn attachments(&self) -> Result<Attachments, String> {
-        let names = Names::new(self.engine.snapshot(), self.engine.ids());
         let pods = self
             .devices
             .pods()
@@ -133,7 +162,7 @@ impl View<'_> {
                 name: device.name.clone(),
                 ifindex,
                 addresses: device.addresses.clone(),
-                pod: names.device(ifindex),
+                pod: self.names.device(ifindex),
             });
         let frames = self.dataplane.maps().counters(name::XDP_FRAMES);
         let frames = frames.and_then(|frames| frames.sums());
@@ -174,21 +203,16 @@ impl View<'_> {
                 capacity: self.engine.store().capacity(id).into(),
             })
             .collect();
-        let flows = self.flows()?;
-        for (map, is_v4) in name::CONNTRACK.into_iter().zip([true, false]) {
-            let of_family = flows.iter().filter(|flow| flow.client.is_ipv4() == is_v4);
-            let raw = self
-                .dataplane
-                .maps()
-                .raw(map)
-                .map_err(|error| error.to_string())?;
+        for (map, entries) in name::CONNTRACK.into_iter().zip(self.tracked) {
+            let raw = self.dataplane.maps().raw(map);
             maps.push(MapUse {
                 name: map.to_owned(),
-                // A flow through a frontend has two entries.
-                entries: of_family
-                    .map(|flow| 1 + u64::from(flow.frontend != 0))
-                    .sum(),
-                capacity: raw.info().max_entries.into(),
+                entries,
+                capacity: raw
+                    .map_err(|error| error.to_string())?
+                    .info()
+                    .max_entries
+                    .into(),
             });
         }
         Ok(maps)
@@ -205,12 +229,6 @@ impl View<'_> {
             pending: history.pending.clone(),
             epoch: self.engine.state().epoch(),
         }
-    }
-
-    fn flows(&self) -> Result<Vec<conntrack::Flow>, String> {
-        let clock = Jiffies::new().and_then(|jiffies| jiffies.now_low());
-        let now = clock.map_err(|error| error.to_string())?;
-        conntrack::list(self.dataplane.maps(), now, self.hz).map_err(|error| error.to_string())
     }
 
     fn service(&self, namespace: &str, name: &str) -> Result<ServiceDetail, String> {
@@ -239,17 +257,16 @@ impl View<'_> {
 
     fn services(&self) -> Vec<Frontend> {
         let services = self.engine.state().services();
-        let names = Names::new(self.engine.snapshot(), self.engine.ids());
         let mut list = Vec::new();
-        self.frontends::<Addr4>(services, &names, &mut list);
-        self.frontends::<Addr6>(services, &names, &mut list);
+        self.frontends::<Addr4>(services, &mut list);
+        self.frontends::<Addr6>(services, &mut list);
         list.sort_by(|a, b| {
             (&a.service, &a.frontend, &a.scope).cmp(&(&b.service, &b.frontend, &b.scope))
         });
         list
     }
 
-    fn frontends<A: Family>(&self, services: &Services, names: &Names, list: &mut Vec<Frontend>) {
+    fn frontends<A: Family>(&self, services: &Services, list: &mut Vec<Frontend>) {
         for (key, value) in services.frontends::<A>() {
             let (ip, port) = (key.addr.to_ip(), key.port.number());
             let Some(serving) = eval::serving(services, ip, port, key.proto, key.scope) else {
@@ -264,7 +281,7 @@ impl View<'_> {
                     protocol(key.proto)
                 ),
                 scope: scope::name(key.scope).to_owned(),
-                classes: classes(&serving, names),
+                classes: classes(&serving, &self.names),
                 affinity_secs: value.affinity_secs,
                 flags: flags(value.flags),
             });
@@ -301,21 +318,20 @@ impl View<'_> {
         });
         policies.collect()
     }
+}
 
-    fn conntrack(&self, limit: usize) -> Result<Conntrack, String> {
-        let names = Names::new(self.engine.snapshot(), self.engine.ids());
-        let flows = self.flows()?;
-        let truncated = limit != 0 && flows.len() > limit;
-        let limit = if limit == 0 { flows.len() } else { limit };
-        let flows = flows
-            .into_iter()
-            .take(limit)
-            .map(|flow| tracked(flow, &names));
-        Ok(Conntrack {
-            flows: flows.collect(),
-            truncated,
-        })
-    }
+/// The flows that live, at most `limit` if it is not 0.
+fn flows(maps: &Maps, names: &Names, limit: usize, hz: u32) -> Result<Conntrack, String> {
+    let clock = Jiffies::new().and_then(|jiffies| jiffies.now_low());
+    let now = clock.map_err(|error| error.to_string())?;
+    let flows = conntrack::list(maps, now, hz).map_err(|error| error.to_string())?;
+    let truncated = limit != 0 && flows.len() > limit;
+    let limit = if limit == 0 { flows.len() } else { limit };
+    let flows = flows.into_iter().take(limit);
+    Ok(Conntrack {
+        flows: flows.map(|flow| tracked(flow, names)).collect(),
+        truncated,
+    })
 }
 
 fn classes(serving: &eval::Serving, names: &Names) -> Vec<Class> {

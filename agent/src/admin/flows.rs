@@ -43,15 +43,10 @@ fn flow(event: &FlowEvent, names: &Names, lost_before: u64) -> Flow {
     let reason = DropReason::from_code(event.reason);
     let (source, destination) = (ip(event.src), ip(event.dst));
     let backend = (!is_none(event.backend)).then(|| ip(event.backend));
-    let source_pod = names.owner(source);
-    let destination_pod = names.owner(backend.unwrap_or(destination));
-    let isolated = |pod: &Option<String>, direction| match pod {
-        Some(pod) => names.isolated_by(pod, direction),
-        None => Vec::new(),
-    };
+    let responder = backend.unwrap_or(destination);
     let isolated_by = match reason {
-        Some(DropReason::PolicyEgress) => isolated(&source_pod, Direction::Egress),
-        Some(DropReason::PolicyIngress) => isolated(&destination_pod, Direction::Ingress),
+        Some(DropReason::PolicyEgress) => names.isolated_by(source, Direction::Egress),
+        Some(DropReason::PolicyIngress) => names.isolated_by(responder, Direction::Ingress),
         _ => Vec::new(),
     };
     Flow {
@@ -66,9 +61,9 @@ fn flow(event: &FlowEvent, names: &Names, lost_before: u64) -> Flow {
         hook: hook::name(event.hook).to_owned(),
         protocol: protocol(event.proto),
         source: endpoint(source, event.src_port),
-        source_pod,
+        source_pod: names.owner(source),
         destination: endpoint(destination, event.dst_port),
-        destination_pod,
+        destination_pod: names.owner(responder),
         backend: backend.map(|backend| endpoint(backend, event.backend_port)),
         service: names.frontend(event.frontend),
         egress_rule: names.rule(event.egress_rule),

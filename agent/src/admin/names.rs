@@ -1,13 +1,13 @@
 //! Names of what the kernel knows by numbers and addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane_common::abi::{Addr4, Addr6, Port};
 use dataplane_common::net::proto;
 use dataplane_model::ids::{IdKind, IdTable};
-use dataplane_model::snapshot::{Direction, Snapshot};
+use dataplane_model::snapshot::{Direction, ObjectKey, Snapshot};
 use dataplane_model::tables::Family;
 
 /// Names as of one state.
@@ -15,11 +15,12 @@ use dataplane_model::tables::Family;
 pub struct Names {
     frontends: BTreeMap<u32, Arc<str>>,
     rules: BTreeMap<u32, Arc<str>>,
-    pods: BTreeMap<IpAddr, Arc<str>>,
-    /// Pods by device.
-    devices: BTreeMap<u32, Arc<str>>,
+    /// Pods by address: keys, whose text is made for the few that are shown.
+    pods: HashMap<IpAddr, ObjectKey>,
+    /// Addresses by device.
+    devices: BTreeMap<u32, Vec<IpAddr>>,
     /// Policies that isolate a pod of this node, for what it receives and what it sends.
-    isolated: BTreeMap<Arc<str>, [Vec<String>; 2]>,
+    isolated: BTreeMap<ObjectKey, [Vec<String>; 2]>,
     node: Option<Arc<str>>,
     node_addresses: Vec<IpAddr>,
 }
@@ -35,19 +36,17 @@ impl Names {
             ..Self::default()
         };
         for pod in snapshot.pods.values().filter(|pod| pod.is_policy_pod()) {
-            let name: Arc<str> = pod.key.to_string().into();
             for &ip in &pod.ips {
-                names.pods.insert(ip, name.clone());
+                names.pods.insert(ip, pod.key.clone());
             }
             if pod.node.as_ref() == Some(&snapshot.node.name) {
-                names.isolated.insert(name, isolating(snapshot, pod));
+                let isolated = isolating(snapshot, pod);
+                names.isolated.insert(pod.key.clone(), isolated);
             }
         }
         for interface in snapshot.interfaces.values() {
-            let pod = interface.addresses.iter().find_map(|ip| names.pods.get(ip));
-            if let Some(pod) = pod.cloned() {
-                names.devices.insert(interface.ifindex, pod);
-            }
+            let addresses = interface.addresses.iter().copied().collect();
+            names.devices.insert(interface.ifindex, addresses);
         }
         names
     }
@@ -82,19 +81,19 @@ impl Names {
 
     /// The pod with a device.
     pub fn device(&self, ifindex: u32) -> Option<String> {
-        self.devices.get(&ifindex).map(|pod| pod.to_string())
+        let addresses = self.devices.get(&ifindex)?;
+        let pod = addresses.iter().find_map(|ip| self.pods.get(ip));
+        pod.map(ToString::to_string)
     }
 
-    /// The policies that isolate a pod of this node in a direction.
-    pub fn isolated_by(&self, pod: &str, direction: Direction) -> Vec<String> {
+    /// The policies that isolate the pod with an address in a direction, if it is on this node.
+    pub fn isolated_by(&self, ip: IpAddr, direction: Direction) -> Vec<String> {
         let index = match direction {
             Direction::Ingress => 0,
             Direction::Egress => 1,
         };
-        self.isolated
-            .get(pod)
-            .map(|policies| policies[index].clone())
-            .unwrap_or_default()
+        let policies = self.pods.get(&ip).and_then(|pod| self.isolated.get(pod));
+        policies.map_or_else(Vec::new, |policies| policies[index].clone())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `/metrics` shows: kube-proxy's metrics by their names, and our own.
 
 mod process;
+mod source;
 mod text;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets, line
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::admin::protocol::WatchedKind;
 pub use text::{Form, form};
 
 /// One label with its value.
@@ -51,6 +53,7 @@ pub struct Metrics {
     map_pressure: Family<Label, Number>,
     drops: Family<Label, Counter>,
     half_open: Gauge,
+    source: source::Source,
     process: process::Process,
 }
 
@@ -88,6 +91,8 @@ pub struct Sample {
     pub drops: BTreeMap<&'static str, u64>,
     /// Flows that nobody has answered.
     pub half_open: u64,
+    /// The following of each kind at the API server.
+    pub kinds: Vec<WatchedKind>,
 }
 
 impl Default for Metrics {
@@ -127,6 +132,7 @@ impl Metrics {
             map_pressure: to.add("sluice_map_pressure", "Entries of a map over its capacity", Family::default()),
             drops: to.add("sluice_drops", "Packets dropped and connections refused, by reason", Family::default()),
             half_open: to.add("sluice_conntrack_half_open", "Flows that nobody has answered", Gauge::default()),
+            source: source::Source::register(&mut to),
             process: to.process(),
             registry: Registry::default(),
         };
@@ -263,6 +269,7 @@ impl Metrics {
             );
         }
         self.half_open.set(sample.half_open as i64);
+        self.source.read(&sample.kinds);
         self.process.read();
         let mut text = String::new();
         // A String takes all that is written to it.

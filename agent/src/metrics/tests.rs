@@ -77,6 +77,7 @@ fn a_sample_shows_pressure_and_drops() {
         maps: vec![("ct4".to_owned(), 25, 100)],
         drops: [("no-backend", 7)].into(),
         half_open: 3,
+        ..Sample::default()
     };
     let text = filled().text(&sample, Form::Classic);
     for line in [
@@ -90,5 +91,75 @@ fn a_sample_shows_pressure_and_drops() {
             text.lines().any(|found| found == line),
             "{line} is missing in\n{text}"
         );
+    }
+}
+
+fn following() -> WatchedKind {
+    WatchedKind {
+        kind: "Service".to_owned(),
+        state: "following".to_owned(),
+        synced: true,
+        objects: 7,
+        lists: 2,
+        events: 9,
+        failures: 3,
+        bad_objects: 1,
+        ..WatchedKind::default()
+    }
+}
+
+#[test]
+fn each_kind_of_the_source_has_its_metrics() {
+    let sample = Sample {
+        kinds: vec![following()],
+        ..Sample::default()
+    };
+    let text = Metrics::new().text(&sample, Form::Classic);
+    for line in [
+        "sluice_source_state{kind=\"Service\",state=\"following\"} 1",
+        "sluice_source_state{kind=\"Service\",state=\"retrying\"} 0",
+        "sluice_source_synced{kind=\"Service\"} 1",
+        "sluice_source_objects{kind=\"Service\"} 7",
+        "sluice_source_bad_objects{kind=\"Service\"} 1",
+        "sluice_source_events_total{kind=\"Service\"} 9",
+        "sluice_source_lists_total{kind=\"Service\"} 2",
+        "sluice_source_watch_failures_total{kind=\"Service\"} 3",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} is missing in\n{text}"
+        );
+    }
+}
+
+#[test]
+fn alerts_and_the_dashboard_ask_for_metrics_that_exist() {
+    let sample = Sample {
+        maps: vec![("ct4".to_owned(), 1, 2)],
+        kinds: vec![following()],
+        drops: [("conntrack-full", 1)].into(),
+        ..Sample::default()
+    };
+    let text = filled().text(&sample, Form::Classic);
+    for file in [
+        include_str!("../../../deploy/monitoring/alerts.yaml"),
+        include_str!("../../../deploy/monitoring/dashboard.json"),
+    ] {
+        let words = file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let is_metric = |word: &&str| {
+            ["sluice_", "kubeproxy_", "process_"]
+                .iter()
+                .any(|p| word.starts_with(p))
+        };
+        let mut asked = 0;
+        for metric in words.filter(is_metric) {
+            let has = |line: &str| {
+                let rest = line.strip_prefix(metric);
+                rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+            };
+            assert!(text.lines().any(has), "{metric} is missing in\n{text}");
+            asked += 1;
+        }
+        assert!(asked >= 7, "{asked} metrics in\n{file}");
     }
 }

@@ -8,6 +8,7 @@ use super::drops;
 use crate::bpf::{Error, Maps};
 use crate::metrics::Sample;
 use crate::observe::conntrack::Census;
+use crate::source::api::States;
 use tokio::sync::watch;
 
 /// Maps that the programs fill, beside those of flows: they are counted by a walk over their keys.
@@ -21,15 +22,22 @@ pub struct Sampler {
     maps: Maps,
     written: watch::Receiver<MapCounts>,
     census: Arc<Census>,
+    source: States,
 }
 
 impl Sampler {
-    /// `written` are the maps that the agent fills; `census` counts flows.
-    pub fn new(maps: Maps, written: watch::Receiver<MapCounts>, census: Arc<Census>) -> Self {
+    /// `written` are the maps that the agent fills; `census` counts flows; `source` follows kinds.
+    pub fn new(
+        maps: Maps,
+        written: watch::Receiver<MapCounts>,
+        census: Arc<Census>,
+        source: States,
+    ) -> Self {
         Self {
             maps,
             written,
             census,
+            source,
         }
     }
 
@@ -41,6 +49,7 @@ impl Sampler {
     pub async fn sample(&self) -> Result<Sample, Error> {
         let mut sample = Sample {
             maps: self.written.borrow().clone(),
+            kinds: self.source.watched(),
             ..Sample::default()
         };
         let (maps, census) = (self.maps.clone(), Arc::clone(&self.census));

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::admin::protocol::SourceStatus;
 use crate::config::SourceSettings;
-use api::{Api, Timing};
+use api::{Api, States, Timing};
 use manifests::{Manifests, Skipped};
 pub use object::{Kind, Object, ObjectKey, Origin, Problem};
 
@@ -93,6 +93,14 @@ impl Source {
                 ..SourceStatus::default()
             },
             Source::Api(api) => api.status(),
+        }
+    }
+
+    /// The state of each kind that is followed, also while the source is used elsewhere.
+    pub fn states(&self) -> States {
+        match self {
+            Source::Folder(_) => States::default(),
+            Source::Api(api) => api.states().clone(),
         }
     }
 

@@ -129,7 +129,6 @@ impl Api {
 
     /// What is known of it, for people.
     pub fn status(&self) -> SourceStatus {
-        let kinds = self.states.snapshot().into_iter();
         SourceStatus {
             place: self.link.url(),
             connected: self
@@ -137,7 +136,7 @@ impl Api {
                 .addresses()
                 .connected()
                 .map(|address| address.to_string()),
-            kinds: kinds.map(|(kind, state)| state.watched(kind)).collect(),
+            kinds: self.states.watched(),
         }
     }
 

@@ -25,6 +25,15 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All phases.
+    pub const ALL: [Self; 5] = [
+        Phase::Starting,
+        Phase::Listing,
+        Phase::Following,
+        Phase::Retrying,
+        Phase::NotServed,
+    ];
+
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -88,6 +97,12 @@ impl States {
     /// Changes the state of a kind.
     pub fn update<T>(&self, kind: Kind, change: impl FnOnce(&mut State) -> T) -> T {
         change(self.lock().entry(kind).or_default())
+    }
+
+    /// The states for people, of all kinds that are followed.
+    pub fn watched(&self) -> Vec<WatchedKind> {
+        let kinds = self.snapshot().into_iter();
+        kinds.map(|(kind, state)| state.watched(kind)).collect()
     }
 
     /// The states as they are now.
