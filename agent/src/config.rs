@@ -3,6 +3,7 @@
 mod capacities;
 mod effective;
 mod file;
+mod reload;
 mod values;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::kubeproxy::Given;
 use crate::source::api::Access;
 pub use capacities::model_capacities;
 pub use file::File;
+pub use reload::Reload;
 pub use values::{NodePorts, node_ports};
 
 /// Where the pins are by default.

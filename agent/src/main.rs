@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use sluice::args::{AgentArgs, Cli, Command};
 use sluice::cli::{self, Unreachable};
-use sluice::config::{self, Loaded, Settings};
+use sluice::config::{self, Loaded, Reload, Settings};
 use sluice::run;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -69,7 +69,10 @@ fn agent(args: &AgentArgs, cli: &Cli) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the event loop")?;
-    runtime.block_on(run::run(settings))
+    runtime.block_on(async {
+        let reload = Reload::new(args, cli.socket.clone(), settings.clone());
+        run::run(settings, reload).await
+    })
 }
 
 fn start_logging(settings: &Settings) -> Result<()> {

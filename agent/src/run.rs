@@ -17,13 +17,14 @@ use dataplane_common::abi::{Config, config_flags};
 use dataplane_model::snapshot::{Event, Interface, Kind, NodeConfig, Object};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::admin::answer::{self, Answer, View};
 use crate::admin::server::{self, Question};
 use crate::bpf::{self, Dataplane, LoadOptions};
-use crate::config::{Settings, SourceSettings};
+use crate::config::{Reload, Settings, SourceSettings};
 use crate::convert::Converter;
 use crate::metrics::Metrics;
 use crate::netlink::{self, NetEvent};
@@ -41,12 +42,13 @@ use publish::Publisher;
 /// Changes that come together are compiled together, but none waits longer than this.
 const SETTLE: Duration = Duration::from_millis(2);
 
-/// Runs the agent until it is told to end. The dataplane stays in the kernel and goes on working.
+/// Runs the agent until it is told to end, or the settings file asks for other settings. The
+/// dataplane stays in the kernel and goes on working.
 ///
 /// # Errors
 ///
 /// What keeps it from starting; each error names its remedy.
-pub async fn run(settings: Settings) -> Result<()> {
+pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
     // What may be refused comes before anything in the kernel is touched.
     let source = Source::open(&settings.source).await?;
     server::check_free(&settings.socket)?;
@@ -97,6 +99,7 @@ pub async fn run(settings: Settings) -> Result<()> {
         ender,
         publisher,
         started: Instant::now(),
+        reload: tokio::spawn(reload.changed()),
         settings,
         hz,
     };
@@ -214,6 +217,8 @@ struct Agent {
     ender: Ender,
     publisher: Publisher,
     started: Instant,
+    /// Ends when the settings file asks for other settings.
+    reload: JoinHandle<()>,
     hz: u32,
 }
 
@@ -238,6 +243,7 @@ impl Agent {
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                _ = &mut self.reload => break,
                 event = net.recv() => match event {
                     Some(event) => self.on_net(event),
                     None => anyhow::bail!("the kernel's device events ended; start the agent again"),
