@@ -22,6 +22,16 @@ pub struct Reconciler {
     written: Written,
     policy: Arc<Desired>,
     policy_changed: bool,
+    /// Policy as it is does not fit.
+    policy_refused: Option<Refusal>,
+}
+
+/// Why policy was refused.
+#[derive(Clone, Debug)]
+struct Refusal {
+    text: String,
+    /// Numbers that were in use: when there are less, it may fit.
+    used: usize,
 }
 
 /// What a round did.
@@ -31,7 +41,7 @@ pub struct Outcome {
     pub operations: usize,
     /// Why something is not in force that is to be tried again.
     pub errors: Vec<String>,
-    /// Services whose change does not fit: they wait until something makes room.
+    /// What does not fit, of Services or of policy: it waits until something makes room.
     pub refused: Option<String>,
 }
 
@@ -66,6 +76,7 @@ impl Reconciler {
             written,
             policy: Arc::default(),
             policy_changed: true,
+            policy_refused: None,
         }
     }
 
@@ -74,7 +85,10 @@ impl Reconciler {
         let Some(change) = self.snapshot.fold(event) else {
             return false;
         };
-        self.policy_changed |= change.concerns_policy();
+        if change.concerns_policy() {
+            self.policy_changed = true;
+            self.policy_refused = None;
+        }
         self.services.note(&self.snapshot, &change);
         true
     }
@@ -112,11 +126,18 @@ impl Reconciler {
         outcome
     }
 
+    /// True if policy is to be compiled: it changed, and there is hope that it fits.
+    fn is_policy_due(&self) -> bool {
+        let is_full = |refusal: &Refusal| self.ids.len() >= refusal.used;
+        self.policy_changed && !self.policy_refused.as_ref().is_some_and(is_full)
+    }
+
     /// The plan for policy, if that changed and fits.
     fn policy_plan(&mut self, outcome: &mut Outcome) -> Option<Plan> {
-        if !self.policy_changed {
+        if !self.is_policy_due() {
             return None;
         }
+        self.policy_refused = None;
         let plan = compile_policy(&self.snapshot, &mut self.ids).and_then(|desired| {
             let plan = Plan::new(&desired, &self.written, &self.ids)?;
             self.policy = Arc::new(desired);
@@ -129,7 +150,10 @@ impl Reconciler {
             }
             Err(errors) => {
                 let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                outcome.errors.push(texts.join("; "));
+                self.policy_refused = Some(Refusal {
+                    text: texts.join("; "),
+                    used: self.ids.len(),
+                });
                 None
             }
         }
@@ -143,14 +167,19 @@ impl Reconciler {
                 round.failed
             ));
         }
+        let mut texts = Vec::new();
+        texts.extend(
+            (self.policy_refused.iter()).map(|refusal| format!("policy: {}", refusal.text)),
+        );
         let refused = self.services.refused();
         if let Some((service, error)) = refused.first_key_value() {
             let others = match refused.len() - 1 {
                 0 => String::new(),
                 others => format!(" and {others} others"),
             };
-            outcome.refused = Some(format!("Service {service}{others}: {error}"));
+            texts.push(format!("Service {service}{others}: {error}"));
         }
+        outcome.refused = (!texts.is_empty()).then(|| texts.join("; "));
     }
 
     /// Backends that are needed no more since the last call, and end sockets of the host. To be asked
@@ -202,6 +231,13 @@ impl Reconciler {
     pub fn notices(&self) -> Vec<Notice> {
         let mut notices = self.services.notices();
         notices.extend(self.policy.notices.iter().cloned());
+        notices.extend(self.policy_refused.iter().map(|refusal| Notice {
+            object: format!("Node {}", self.snapshot.node.name),
+            text: format!(
+                "policy does not fit and what was in force stays: {}",
+                refusal.text
+            ),
+        }));
         notices.sort_unstable();
         notices
     }
@@ -211,5 +247,83 @@ impl Reconciler {
         let mut tables = self.written.tables.clone();
         self.services.fill(&self.ids, &mut tables);
         tables
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::Capacities;
+    use crate::snapshot::{
+        Key, Kind, Labels, NetworkPolicy, NodeConfig, Object, ObjectKey, Selector, Service,
+    };
+    use crate::store::MemoryStore;
+
+    fn policy(index: usize) -> Object {
+        Object::Policy(NetworkPolicy {
+            key: ObjectKey::new("shop", format!("p{index}")),
+            pods: Selector::from(&Labels::new()),
+            ingress: Some(Vec::new()),
+            egress: None,
+        })
+    }
+
+    fn pod() -> [Object; 2] {
+        use crate::snapshot::{Interface, Pod};
+        let address = [10, 0, 0, 1].into();
+        let device = Interface {
+            ifindex: 7,
+            addresses: vec![address],
+            ..Interface::default()
+        };
+        let pod = Pod {
+            ips: vec![address],
+            node: Some("here".into()),
+            ..Pod::new(ObjectKey::new("shop", "web"))
+        };
+        [Object::Interface(device), Object::Pod(pod)]
+    }
+
+    #[test]
+    fn policy_that_does_not_fit_waits_until_something_makes_room() {
+        let capacities = Capacities {
+            rulesets: 1,
+            ..Capacities::default()
+        };
+        let node = NodeConfig {
+            name: "here".into(),
+            ..NodeConfig::default()
+        };
+        let ids = IdTable::new(capacities);
+        let mut state = Reconciler::new(Snapshot::new(node, Kind::ALL), ids);
+        let mut store = MemoryStore::default();
+        let in_sync = Kind::ALL.map(Event::InSync);
+        let objects = pod().into_iter().chain([policy(0)]).map(Event::Apply);
+        for event in objects.chain(in_sync) {
+            state.fold(event);
+        }
+        let outcome = state.reconcile(&mut store);
+        assert_eq!(outcome.errors, Vec::<String>::new());
+        let refused = outcome.refused.expect("one place of two that it needs");
+        assert!(refused.starts_with("policy: map rulesets"), "{refused}");
+        let told = |state: &Reconciler| {
+            let notices = state.notices().into_iter();
+            notices
+                .filter(|notice| notice.object == "Node here")
+                .count()
+        };
+        assert_eq!((told(&state), state.pending()), (1, 1));
+        // What does not concern it is no reason to try again.
+        assert!(!state.is_policy_due());
+        state.fold(Event::Apply(Object::Service(Service::new(ObjectKey::new(
+            "shop", "web",
+        )))));
+        assert!(!state.is_policy_due());
+        assert_eq!(state.reconcile(&mut store).refused, Some(refused));
+        let key = ObjectKey::new("shop", "p0");
+        state.fold(Event::Delete(Key::Policy(key)));
+        assert!(state.is_policy_due());
+        assert_eq!(state.reconcile(&mut store).refused, None);
+        assert_eq!((told(&state), state.pending()), (0, 0));
     }
 }
