@@ -46,6 +46,8 @@ pub struct Notice {
     pub object: String,
     /// What is wrong, and what is done about it.
     pub text: String,
+    /// What is wrong in one word, in CamelCase, for machines.
+    pub reason: &'static str,
 }
 
 impl fmt::Display for Notice {

@@ -237,6 +237,7 @@ impl Reconciler {
                 "policy does not fit and what was in force stays: {}",
                 refusal.text
             ),
+            reason: "CapacityExceeded",
         }));
         notices.sort_unstable();
         notices

@@ -52,6 +52,7 @@ pub fn service(
     )?;
     Ok(Some(model::Service {
         key: model_key(key),
+        created: fields::created(&service.metadata)?,
         kind,
         selector: (!spec.selector.is_empty()).then(|| fields::labels(&spec.selector)),
         cluster_ips,

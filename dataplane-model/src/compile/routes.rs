@@ -113,6 +113,7 @@ fn consumer_route(route: &Route, service: &ObjectKey) -> Notice {
              supported, so it is not used: move it to namespace {}",
             service.namespace
         ),
+        reason: "RouteNotSupported",
     }
 }
 

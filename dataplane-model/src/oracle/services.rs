@@ -33,9 +33,11 @@ struct Candidate<'a> {
 /// True if an address refuses what is for none of its ports: it is a cluster IP.
 pub fn refuses_other_ports(snapshot: &Snapshot, addr: IpAddr) -> bool {
     let mut services = snapshot.services.values();
-    services.any(|service| {
-        service.is_served() && !service.ports.is_empty() && service.cluster_ips.contains(&addr)
-    })
+    services.any(|service| has_cluster_ip(service, addr))
+}
+
+fn has_cluster_ip(service: &Service, addr: IpAddr) -> bool {
+    service.is_served() && !service.ports.is_empty() && service.cluster_ips.contains(&addr)
 }
 
 /// Who serves an address and port; `None` if it belongs to no Service. `outside` is for clients that are
@@ -47,30 +49,57 @@ pub fn serve(
     protocol: Protocol,
     outside: bool,
 ) -> Option<Outcome> {
-    let served = snapshot
-        .services
-        .values()
-        .filter(|service| service.is_served());
-    let ports = served.flat_map(|service| service.ports.iter().map(move |port| (service, port)));
-    let mut of_protocol = ports.filter(|(_, own)| own.protocol == protocol);
-    of_protocol.find_map(|(service, own)| {
-        let is_cluster_ip = own.port == port && service.cluster_ips.contains(&addr);
-        let has_family = service
-            .cluster_ips
-            .iter()
-            .any(|ip| ip.is_ipv4() == addr.is_ipv4());
-        let is_node_port =
-            own.node_port == Some(port) && snapshot.node.nodeport_ips().any(|ip| ip == addr);
-        let mut vips = service.lb_ips.iter().chain(&service.external_ips);
-        let is_vip = own.port == port && vips.any(|&ip| ip == addr);
-        let is_external = has_family && (is_node_port || is_vip);
-        let policy = match (is_cluster_ip, is_external, outside) {
-            (true, _, _) => service.internal_policy,
-            (false, true, true) => service.external_policy,
-            (false, true, false) => TrafficPolicy::Cluster,
-            (false, false, _) => return None,
-        };
-        Some(outcome(snapshot, service, own, addr.is_ipv4(), policy))
+    let served = snapshot.services.values().filter(|s| s.is_served());
+    let mut claims: Vec<Claim<'_>> = served
+        .filter_map(|service| claim(snapshot, service, addr, port, protocol))
+        .collect();
+    let is_anothers = |own: &Service| {
+        let mut others = snapshot.services.values().filter(|s| s.key != own.key);
+        others.any(|other| has_cluster_ip(other, addr))
+    };
+    claims.retain(|claim| claim.allocated || !is_anothers(claim.service));
+    // An allocated address goes first, then the older Service, then the first by name.
+    claims.sort_by_key(|claim| (!claim.allocated, claim.service.created, &claim.service.key));
+    let Claim { service, port, .. } = claims.first()?;
+    let policy = match (service.cluster_ips.contains(&addr), outside) {
+        (true, _) => service.internal_policy,
+        (false, true) => service.external_policy,
+        (false, false) => TrafficPolicy::Cluster,
+    };
+    Some(outcome(snapshot, service, port, addr.is_ipv4(), policy))
+}
+
+/// A Service's port that may be reached at an address.
+struct Claim<'a> {
+    service: &'a Service,
+    port: &'a ServicePort,
+    /// The address is a cluster IP, or the port a node port.
+    allocated: bool,
+}
+
+fn claim<'a>(
+    snapshot: &Snapshot,
+    service: &'a Service,
+    addr: IpAddr,
+    number: u16,
+    protocol: Protocol,
+) -> Option<Claim<'a>> {
+    let mut families = service.cluster_ips.iter().map(IpAddr::is_ipv4);
+    if !families.any(|is_ipv4| is_ipv4 == addr.is_ipv4()) {
+        return None;
+    }
+    let is_cluster_ip = service.cluster_ips.contains(&addr);
+    let is_vip = service.lb_ips.contains(&addr) || service.external_ips.contains(&addr);
+    let is_node = snapshot.node.nodeport_ips().any(|ip| ip == addr);
+    let at_vip = |port: &&ServicePort| port.port == number && (is_cluster_ip || is_vip);
+    let at_node = |port: &&ServicePort| port.node_port == Some(number) && is_node;
+    let mut ports = service.ports.iter().filter(|own| own.protocol == protocol);
+    let allocated = is_cluster_ip || ports.clone().any(|port| at_node(&port));
+    let port = ports.find(|port| at_vip(port) || at_node(port))?;
+    Some(Claim {
+        service,
+        port,
+        allocated,
     })
 }
 

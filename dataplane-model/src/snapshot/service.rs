@@ -11,6 +11,9 @@ use super::{Labels, ObjectKey, Protocol, Text};
 pub struct Service {
     /// Namespace and name.
     pub key: ObjectKey,
+    /// Creation time in seconds since the epoch: of Services that claim one address and port the oldest
+    /// has it. `None` counts as oldest.
+    pub created: Option<i64>,
     /// `spec.type`.
     pub kind: ServiceKind,
     /// `spec.selector`; `None` or empty: endpoints come from slices only.
@@ -103,6 +106,7 @@ impl Service {
     pub fn new(key: ObjectKey) -> Self {
         Self {
             key,
+            created: None,
             kind: ServiceKind::default(),
             selector: None,
             cluster_ips: Vec::new(),

@@ -21,7 +21,8 @@ use crate::cluster::{
     THIS_NODE, THIS_ZONE, ip, namespace, node, objects as cluster, pod_ips, selector, snapshot,
 };
 
-const NODE_PORTS: [u16; 3] = [30080, 30081, 30082];
+/// The first is also a port of Services, which an external address of the node's may clash with.
+const NODE_PORTS: [u16; 3] = [80, 30081, 30082];
 
 /// Services, some with slices, and routes.
 pub fn objects() -> impl Strategy<Value = Vec<Object>> {
@@ -65,6 +66,7 @@ fn place(index: usize, service: Service) -> Service {
     let vips = |ips: Vec<IpAddr>| {
         let low = |ip: &IpAddr| if ip.is_loopback() { index % 2 + 1 } else { 9 };
         let vip = |ip: IpAddr| match ip {
+            ip if !ip.is_loopback() && !ip.is_unspecified() => ip,
             IpAddr::V4(_) => ip4(low(&ip)),
             IpAddr::V6(_) => ip6(low(&ip)),
         };
@@ -88,10 +90,21 @@ fn ip6(low: usize) -> IpAddr {
     ip(&format!("2001:db8:1::{low}"))
 }
 
-/// Places of addresses: loopback ones are for the Service's own, the others for those that it shares.
+/// Places of addresses: loopback ones are for the Service's own, unspecified ones for those that it
+/// shares. The others are cluster IPs, of this or another Service, and the node's addresses.
 fn vips() -> impl Strategy<Value = Vec<IpAddr>> {
     vec(
-        select(vec!["127.0.0.1", "::1", "0.0.0.0", "::"]).prop_map(ip),
+        select(vec![
+            "127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "::",
+            "10.96.0.1",
+            "10.96.0.2",
+            "fd96::1",
+            "192.168.0.1",
+        ])
+        .prop_map(ip),
         0..3,
     )
 }
@@ -136,11 +149,12 @@ fn service() -> impl Strategy<Value = Service> {
         kind,
         0usize..3,
         any::<bool>(),
-        (vips(), vips()),
+        (vips(), vips(), option::of(0i64..2)),
     )
         .prop_map(
             |(namespace, app, internal, external, ports, kind, families, publish, vips)| Service {
                 kind,
+                created: vips.2,
                 selector: Some([("app".into(), app.into())].into()),
                 cluster_ips: vec![ip("::"); families],
                 ports,
@@ -258,7 +272,7 @@ pub fn frontends() -> Vec<(IpAddr, u16, Protocol, u8)> {
     let nodes = node()
         .addresses
         .into_iter()
-        .flat_map(|ip| NODE_PORTS.map(|port| (ip, port)));
+        .flat_map(|ip| [80, 81, 30081, 30082].map(|port| (ip, port)));
     let protocols = [Protocol::Tcp, Protocol::Udp];
     let scopes = [scope::INTERNAL, scope::EXTERNAL];
     let each = cluster

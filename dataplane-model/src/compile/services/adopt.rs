@@ -10,7 +10,7 @@ use super::State;
 use super::maps::{Front, Held, Holdings, Maps};
 use super::places::{Places, Span};
 use crate::ids::IdTable;
-use crate::snapshot::{ObjectKey, Service};
+use crate::snapshot::{ObjectKey, Service, Snapshot};
 use crate::store::MapStore;
 use crate::tables::{Family, MapId};
 
@@ -171,11 +171,31 @@ fn array<V: Abi + Default, S: MapStore>(
 }
 
 impl State {
-    /// Adds what an earlier process left of a Service's ports to what it has.
-    pub(super) fn take_adopted(&mut self, ids: &IdTable, service: &Service, old: &mut Holdings) {
-        let Some(adopted) = &mut self.adopted else {
+    /// Gives Services what an earlier process left of them: all of them before any is looked at, so that
+    /// none takes for free what another has.
+    pub(super) fn take_adopted(&mut self, snapshot: &Snapshot, ids: &IdTable) {
+        let Some(mut adopted) = self.adopted.take() else {
             return;
         };
+        let services = snapshot.services.values();
+        for service in services.filter(|service| service.is_served()) {
+            let mut found = Holdings::default();
+            self.take_adopted_by(ids, service, &mut adopted, &mut found);
+            if !found.is_empty() {
+                let held = self.units.entry(service.key.clone()).or_default();
+                held.join(found);
+            }
+        }
+        self.adopted = Some(adopted);
+    }
+
+    fn take_adopted_by(
+        &mut self,
+        ids: &IdTable,
+        service: &Service,
+        adopted: &mut Adopted,
+        old: &mut Holdings,
+    ) {
         let sets = [
             super::source_set_key::<Addr4>(&service.key),
             super::source_set_key::<Addr6>(&service.key),

@@ -13,12 +13,13 @@ use super::place::{Blocks, Placed, PlacedPort, Taken};
 use super::places::{Places, Span};
 use super::wanted::Wanted;
 use crate::ids::IdTable;
-use crate::snapshot::Service;
+use crate::snapshot::{Service, Snapshot};
 use crate::tables::{Family, MapId};
 
 /// Records one Service's places.
 pub(super) struct Enact<'m> {
     pub(super) maps: &'m mut Maps,
+    pub(super) snapshot: &'m Snapshot,
     pub(super) service: &'m Service,
     /// What it had.
     pub(super) old: &'m Holdings,
@@ -136,15 +137,12 @@ impl Enact<'_> {
         let (asked, (number, key)) = (&wanted.frontends[at], port.frontends[at]);
         let own = &self.service.key;
         let side = A::side_mut(self.maps);
-        let known = side.frontends.get(&key);
-        if let Some(front) = known.filter(|front| front.owner != *own && !front.is_orphan()) {
-            if front.owner < *own {
-                side.waiting.entry(key).or_default().insert(own.clone());
-                self.maps.waiters.insert(own.clone());
-                return false;
-            }
-            self.marks.dirty.insert(front.owner.clone());
+        if side.left_to(self.snapshot, self.service, &key).is_some() {
+            side.waiting.entry(key).or_default().insert(own.clone());
+            self.maps.waiters.insert(own.clone());
+            return false;
         }
+        side.claim(self.snapshot, self.service, &key, self.marks);
         let serving = asked
             .serving
             .map(|at| port.servings[at])
@@ -171,6 +169,7 @@ impl Enact<'_> {
             reserved: 0,
         };
         let was_leaving = side.leaving.remove(&key);
+        let known = side.frontends.get(&key);
         if self.rewrite || was_leaving || known.is_none_or(|front| front.value != value) {
             self.batch.put(A::SERVICES, &key, &value);
         }

@@ -35,6 +35,8 @@ pub struct Side<A> {
     pub(super) leaving: BTreeSet<ServiceKey<A>>,
     /// Services that want a frontend which is another's.
     pub(super) waiting: BTreeMap<ServiceKey<A>, BTreeSet<ObjectKey>>,
+    /// Services by the addresses that they have because a user wrote them.
+    pub(super) given: BTreeMap<A, BTreeSet<ObjectKey>>,
     /// Frontends that there is room for.
     pub(super) capacity: u32,
     /// Source ranges that the map may have.
@@ -132,6 +134,7 @@ impl<A: Family> Side<A> {
             frontends: HashMap::new(),
             leaving: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            given: BTreeMap::new(),
             capacity: capacities.services,
             ranges: 0,
             ranges_capacity: capacities.source_ranges,

@@ -9,6 +9,7 @@
 
 mod adopt;
 mod batch;
+mod claims;
 mod depend;
 mod enact;
 mod ends;
@@ -149,6 +150,7 @@ impl Services {
     ) -> Round {
         let mut round = Round::default();
         let mut failed = BTreeSet::new();
+        self.state.take_adopted(snapshot, ids);
         loop {
             self.put(snapshot, ids, store, &mut round, &mut failed);
             self.state.sweep(ids);
@@ -229,6 +231,7 @@ impl Services {
         notices.extend(self.state.refused.iter().map(|(key, error)| Notice {
             object: format!("Service {key}"),
             text: format!("its change does not fit and what it had stays in force: {error}"),
+            reason: "CapacityExceeded",
         }));
         notices.sort_unstable();
         notices.dedup();
@@ -259,9 +262,6 @@ impl State {
         let mut old = self.units.remove(&key).unwrap_or_default();
         if let Some(retired) = self.retired.remove(&key) {
             old.join(retired);
-        }
-        if let Some(service) = service {
-            self.take_adopted(ids, service, &mut old);
         }
         self.maps.stop_waiting(&key);
         let ending = ends::ending(&self.maps, &old);
@@ -330,6 +330,7 @@ impl State {
         };
         let mut enact = enact::Enact {
             maps: &mut self.maps,
+            snapshot,
             service,
             old,
             rewrite: self.unsure.contains(&service.key),

@@ -10,16 +10,15 @@ use super::depend::Marks;
 use super::maps::{Held, Holdings, Maps, Side};
 use super::place::give_back;
 use super::{Round, State};
-use crate::compile::Notice;
 use crate::ids::IdTable;
 use crate::plan::{Action, Step};
-use crate::snapshot::{ObjectKey, Protocol};
+use crate::snapshot::ObjectKey;
 use crate::store::MapStore;
 use crate::tables::{Family, MapId};
 
 impl Maps {
-    /// What a Service had and has no more. Its frontends leave at once; the first that waits for one of
-    /// them is marked.
+    /// What a Service had and has no more. Its frontends leave at once; those that wait for one of
+    /// them are marked.
     pub(super) fn retire(
         &mut self,
         key: &ObjectKey,
@@ -53,10 +52,10 @@ impl Maps {
             if is_own(side) {
                 side.frontends.remove(&frontend);
                 side.leaving.insert(frontend);
-                let waiting = side.waiting.get(&frontend);
-                marks
-                    .dirty
-                    .extend(waiting.and_then(|set| set.first().cloned()));
+                side.unclaim(&frontend, marks);
+            }
+            if !new.keys.iter().any(|other| other.addr == frontend.addr) {
+                side.leave(frontend.addr, key);
             }
         }
         Held {
@@ -72,32 +71,6 @@ impl Maps {
             self.v4.stop_waiting(key);
             self.v6.stop_waiting(key);
         }
-    }
-}
-
-impl<A: Family> Side<A> {
-    fn stop_waiting(&mut self, key: &ObjectKey) {
-        self.waiting.retain(|_, services| {
-            services.remove(key);
-            !services.is_empty()
-        });
-    }
-
-    /// Frontends that a Service wants and another has.
-    pub(super) fn contested(&self) -> impl Iterator<Item = Notice> {
-        // Who has an address refuses its other ports: nobody needs to know.
-        let ports = self.waiting.iter().filter(|(key, _)| key.proto != 0);
-        ports.flat_map(|(key, services)| {
-            let (ip, port) = (key.addr.to_ip(), key.port.number());
-            let protocol = Protocol::ALL.into_iter().find(|p| p.number() == key.proto);
-            let protocol = protocol.map_or("", Protocol::name);
-            services.iter().map(move |service| Notice {
-                object: format!("Service {service}"),
-                text: format!(
-                    "{ip} port {port}/{protocol} belongs to another Service already and is left to it"
-                ),
-            })
-        })
     }
 }
 

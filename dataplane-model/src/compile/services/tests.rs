@@ -216,6 +216,77 @@ fn a_failed_write_keeps_the_old_backends_and_is_tried_again() {
 }
 
 #[test]
+fn a_cluster_ip_is_nobody_elses_whoever_is_there_first() {
+    let mut world = World::new(Capacities::default());
+    let claim = |name: &str, port: u16, created| {
+        let mut objects = service(Protocol::Tcp, name, 9, &[9]);
+        if let Object::Service(service) = &mut objects[0] {
+            service.external_ips = vec![[10, 96, 0, 1].into()];
+            service.ports[0].port = port;
+            service.created = created;
+        }
+        objects.map(Event::Apply)
+    };
+    // The older Service, the first by name, and a port that the cluster IP's Service does not have.
+    for event in [claim("a", 80, None), claim("c", 81, None)].concat() {
+        world.state.fold(event);
+    }
+    world.run();
+    assert_eq!(world.backends(1), Some(vec![9]));
+    world.serve("b", 1, &[2]);
+    assert_eq!(world.backends(1), Some(vec![2]));
+    let at = |world: &World, port| {
+        let vip = IpAddr::from([10, 96, 0, 1]);
+        eval::serving(
+            &world.store.tables(),
+            vip,
+            port,
+            proto::TCP,
+            scope::INTERNAL,
+        )
+        .is_some()
+    };
+    assert!(!at(&world, 81));
+    let notices = world.state.notices();
+    let told: Vec<_> = notices.iter().map(|notice| &*notice.object).collect();
+    assert_eq!(told, ["Service shop/a", "Service shop/c"]);
+    assert!(
+        notices[0]
+            .text
+            .contains("10.96.0.1 port 80/TCP is left to Service shop/b")
+    );
+    assert_eq!(world.run().operations, 0);
+    world.remove("b");
+    assert!(at(&world, 80) && at(&world, 81));
+    assert_eq!(world.state.notices(), []);
+}
+
+#[test]
+fn of_two_equal_claims_the_older_service_has_it() {
+    let mut world = World::new(Capacities::default());
+    let claim = |name: &str, low: u8, created| {
+        let mut objects = service(Protocol::Tcp, name, low, &[low]);
+        if let Object::Service(service) = &mut objects[0] {
+            service.lb_ips = vec![[10, 96, 0, 200].into()];
+            service.created = Some(created);
+        }
+        objects.map(Event::Apply)
+    };
+    let mut apply = |name, low, created| {
+        claim(name, low, created).into_iter().for_each(|event| {
+            world.state.fold(event);
+        });
+        world.run();
+        world.backends(200)
+    };
+    assert_eq!(apply("a", 1, 30), Some(vec![1]));
+    assert_eq!(apply("b", 2, 20), Some(vec![2]));
+    assert_eq!(apply("c", 3, 20), Some(vec![2]), "by name at last");
+    // It is made again, and is the youngest.
+    assert_eq!(apply("b", 2, 40), Some(vec![3]));
+}
+
+#[test]
 fn an_address_goes_to_the_next_service_when_the_first_lets_go() {
     let mut world = World::new(Capacities::default());
     world.serve("b", 1, &[2]);
