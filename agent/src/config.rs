@@ -58,6 +58,8 @@ pub struct Settings {
     pub police_node_egress: bool,
     /// The node's addresses that serve NodePorts.
     pub node_port_addresses: NodePorts,
+    /// Node ports are served to the node's own sockets at 127.0.0.1, too.
+    pub localhost_node_ports: bool,
     /// All that is sent to a cluster IP gets the node's source address.
     pub masquerade_all: bool,
     /// Names of the uplinks; none: they are found.
@@ -203,6 +205,7 @@ impl Settings {
             socket_lb: choice("socketLB", file.socket_lb, ["host", "off"])?,
             police_node_egress: file.police_node_egress.unwrap_or(false),
             node_port_addresses: values::node_ports(&file.node_port_addresses.unwrap_or_default())?,
+            localhost_node_ports: file.localhost_node_ports.unwrap_or(true),
             masquerade_all: file.masquerade_all.unwrap_or(false),
             uplinks: file.uplinks.unwrap_or_default(),
             xdp: values::xdp(file.xdp.as_deref())?,

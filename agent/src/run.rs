@@ -178,6 +178,7 @@ fn node(settings: &Settings) -> NodeConfig {
         name: settings.node_name.as_str().into(),
         nodeport_addresses: settings.node_port_addresses.blocks.clone(),
         nodeport_primary: settings.node_port_addresses.primary,
+        nodeport_not_at_loopback: !settings.localhost_node_ports,
         masquerade_all: settings.masquerade_all,
         slices_only: matches!(settings.source, SourceSettings::Api(_)),
         ..NodeConfig::default()

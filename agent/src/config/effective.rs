@@ -32,6 +32,7 @@ impl From<&Settings> for File {
             } else {
                 node_ports.blocks.iter().map(ToString::to_string).collect()
             }),
+            localhost_node_ports: Some(settings.localhost_node_ports),
             masquerade_all: Some(settings.masquerade_all),
             uplinks: Some(settings.uplinks.clone()),
             xdp: Some(super::values::xdp_name(settings.xdp).to_owned()),

@@ -83,7 +83,7 @@ pub const FIELDS: &[Field] = &[
     field("mode", "proxy-mode", Text, Kept),
     field("iptables.masqueradeBit", "iptables-masquerade-bit", Number, NO_MARK),
     field("iptables.masqueradeAll", "masquerade-all", Bool, Kept),
-    field("iptables.localhostNodePorts", "iptables-localhost-nodeports", Bool, Ignored("node ports are served to the node's own processes on all its addresses, 127.0.0.1 among them")),
+    field("iptables.localhostNodePorts", "iptables-localhost-nodeports", Bool, Kept),
     field("iptables.syncPeriod", "iptables-sync-period", Text, Kept),
     field("iptables.minSyncPeriod", "iptables-min-sync-period", Text, NO_RULES),
     field("ipvs.syncPeriod", "ipvs-sync-period", Text, Kept),

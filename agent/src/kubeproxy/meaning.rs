@@ -58,6 +58,7 @@ impl Configuration {
                 .map(Into::into),
             node_name: self.node_name()?,
             node_port_addresses: self.node_port_addresses(),
+            localhost_node_ports: self.localhost_node_ports(),
             masquerade_all: self.masquerade_all(),
             healthz_bind_address: address(
                 &self.healthz_bind_address,
@@ -124,6 +125,12 @@ impl Configuration {
             None if self.mode() == "nftables" => Some(vec!["primary".to_owned()]),
             given => given,
         }
+    }
+
+    /// Only the mode iptables has a say in it.
+    fn localhost_node_ports(&self) -> Option<bool> {
+        let asked = self.iptables.as_ref()?.localhost_node_ports;
+        asked.filter(|_| self.mode() == "iptables")
     }
 
     fn masquerade_all(&self) -> Option<bool> {

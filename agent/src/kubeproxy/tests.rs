@@ -188,6 +188,17 @@ fn flags_mean_what_their_fields_mean() {
 }
 
 #[test]
+fn node_ports_at_localhost_can_be_turned_off_in_the_mode_iptables() {
+    let at_localhost = |given: &[&str]| flags(given).unwrap().settings.localhost_node_ports;
+    assert!(at_localhost(&[]));
+    assert!(!at_localhost(&["--iptables-localhost-nodeports=false"]));
+    let other = ["--iptables-localhost-nodeports=false", "--proxy-mode=ipvs"];
+    assert!(at_localhost(&other));
+    let own = load("localhostNodePorts: false\n", &[]).unwrap();
+    assert!(!own.settings.localhost_node_ports);
+}
+
+#[test]
 fn flags_that_do_nothing_are_named_in_one_warning() {
     let given = [
         "--ipvs-strict-arp",
@@ -246,6 +257,7 @@ fn every_flag_that_means_something_can_be_given() {
         ("bind-address-hard-fail", "true"),
         ("proxy-mode", "ipvs"),
         ("masquerade-all", "1"),
+        ("iptables-localhost-nodeports", "false"),
         ("iptables-sync-period", "1s"),
         ("ipvs-sync-period", "1s"),
         ("nodeport-addresses", "primary"),
@@ -260,5 +272,5 @@ fn every_flag_that_means_something_can_be_given() {
         .iter()
         .filter(|field| field.effect == effect::Effect::Kept);
     let count = kept.by_ref().filter(|field| !field.flag.is_empty()).count();
-    assert_eq!(count, 14, "a new one is to be tried above");
+    assert_eq!(count, 15, "a new one is to be tried above");
 }

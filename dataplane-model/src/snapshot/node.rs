@@ -17,6 +17,8 @@ pub struct NodeConfig {
     pub nodeport_addresses: Vec<IpNet>,
     /// NodePorts are served on the first address of each family in `internal_ips` alone.
     pub nodeport_primary: bool,
+    /// NodePorts are not served at the node's loopback address, whatever the prefixes say.
+    pub nodeport_not_at_loopback: bool,
     /// Clients of cluster IPs are masqueraded, wherever their backend is.
     pub masquerade_all: bool,
     /// Endpoints come from slices alone: a Service without any has none. Otherwise its selector
@@ -40,7 +42,9 @@ impl NodeConfig {
 
     /// True if this node's own sockets reach NodePorts at `127.0.0.1`, too.
     pub fn has_loopback_nodeports(&self) -> bool {
-        !self.nodeport_primary && self.is_in_nodeport_prefixes(Ipv4Addr::LOCALHOST.into())
+        !self.nodeport_primary
+            && !self.nodeport_not_at_loopback
+            && self.is_in_nodeport_prefixes(Ipv4Addr::LOCALHOST.into())
     }
 
     fn is_primary(&self, ip: IpAddr) -> bool {
@@ -154,6 +158,11 @@ mod tests {
         assert!(with(&["192.0.2.0/24", "127.0.0.0/8"], false).has_loopback_nodeports());
         assert!(!with(&["192.0.2.0/24"], false).has_loopback_nodeports());
         assert!(!with(&[], true).has_loopback_nodeports());
+        let without = NodeConfig {
+            nodeport_not_at_loopback: true,
+            ..node()
+        };
+        assert!(!without.has_loopback_nodeports());
     }
 
     #[test]
