@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane_common::abi::{Addr4, Addr6, name, scope, service_flags};
-use dataplane_model::compile::Services;
 use dataplane_model::eval;
 use dataplane_model::ids::IdKind;
 use dataplane_model::snapshot::{Direction, NetworkPolicy, ObjectKey};
@@ -67,7 +66,7 @@ pub fn answer(view: &View<'_>, request: &Request) -> Answer {
             later(|| status)
         }
         Request::Services => {
-            let services = view.services();
+            let services = view.services(None);
             later(|| Ok(services))
         }
         Request::Service { namespace, name } => Answer::Now(pack(view.service(namespace, name))),
@@ -233,9 +232,9 @@ impl View<'_> {
 
     fn service(&self, namespace: &str, name: &str) -> Result<ServiceDetail, String> {
         let key = ObjectKey::new(namespace, name);
-        let mut frontends = self.services();
-        frontends.retain(|frontend| explain::is_of(frontend, &key));
-        let detail = explain::explain(self.engine.snapshot(), &key, frontends);
+        let frontends = self.services(Some(&key));
+        let (snapshot, services) = (self.engine.snapshot(), self.engine.state().services());
+        let detail = explain::explain(snapshot, services, &self.names, &key, frontends);
         let mut detail = detail.ok_or_else(|| {
             format!("there is no Service {key}: name its namespace with -n, and see `sluice service list`")
         })?;
@@ -255,26 +254,31 @@ impl View<'_> {
         Ok(detail)
     }
 
-    fn services(&self) -> Vec<Frontend> {
-        let services = self.engine.state().services();
+    /// The frontends of a Service, or of all.
+    fn services(&self, of: Option<&ObjectKey>) -> Vec<Frontend> {
         let mut list = Vec::new();
-        self.frontends::<Addr4>(services, &mut list);
-        self.frontends::<Addr6>(services, &mut list);
+        self.frontends::<Addr4>(of, &mut list);
+        self.frontends::<Addr6>(of, &mut list);
         list.sort_by(|a, b| {
             (&a.service, &a.frontend, &a.scope).cmp(&(&b.service, &b.frontend, &b.scope))
         });
         list
     }
 
-    fn frontends<A: Family>(&self, services: &Services, list: &mut Vec<Frontend>) {
+    fn frontends<A: Family>(&self, of: Option<&ObjectKey>, list: &mut Vec<Frontend>) {
+        let services = self.engine.state().services();
         for (key, value) in services.frontends::<A>() {
+            let name = self.engine.ids().name(IdKind::Frontend, value.frontend);
+            let name = name.map(ToString::to_string).unwrap_or_default();
+            if of.is_some_and(|service| !explain::is_of(&name, service)) {
+                continue;
+            }
             let (ip, port) = (key.addr.to_ip(), key.port.number());
             let Some(serving) = eval::serving(services, ip, port, key.proto, key.scope) else {
                 continue;
             };
-            let service = self.engine.ids().name(IdKind::Frontend, value.frontend);
             list.push(Frontend {
-                service: service.map(ToString::to_string).unwrap_or_default(),
+                service: name,
                 frontend: format!(
                     "{}/{}",
                     std::net::SocketAddr::new(ip, port),
@@ -335,25 +339,23 @@ fn flows(maps: &Maps, names: &Names, limit: usize, hz: u32) -> Result<Conntrack,
 }
 
 fn classes(serving: &eval::Serving, names: &Names) -> Vec<Class> {
-    let mut classes: Vec<Class> = serving
-        .backends
-        .iter()
-        .map(|share| Class {
-            percent: (share.share * 10_000.0).round() / 100.0,
-            backends: vec![Backend {
-                address: std::net::SocketAddr::new(share.addr, share.port).to_string(),
-                pod: names.owner(share.addr),
-                local: names.is_local(share.addr),
-            }],
-        })
-        .collect();
-    if serving.refused > 0.0 {
-        classes.push(Class {
-            percent: (serving.refused * 10_000.0).round() / 100.0,
-            backends: Vec::new(),
-        });
-    }
-    classes
+    let class = |share: f64, backends, dropped| Class {
+        percent: (share * 10_000.0).round() / 100.0,
+        backends,
+        dropped,
+    };
+    let served = serving.backends.iter().map(|share| {
+        let backend = Backend {
+            address: std::net::SocketAddr::new(share.addr, share.port).to_string(),
+            pod: names.owner(share.addr),
+            local: names.is_local(share.addr),
+        };
+        class(share.share, vec![backend], false)
+    });
+    let unserved = [(serving.refused, false), (serving.dropped, true)];
+    let unserved = unserved.into_iter().filter(|(share, _)| *share > 0.0);
+    let unserved = unserved.map(|(share, dropped)| class(share, Vec::new(), dropped));
+    served.chain(unserved).collect()
 }
 
 fn flags(bits: u16) -> Vec<String> {
@@ -401,3 +403,6 @@ fn tracked(flow: conntrack::Flow, names: &Names) -> Tracked {
         ingress_rule: names.rule(flow.ingress_rule),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,16 @@
 //! Which endpoints serve a Service here, and why the others do not.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
+use dataplane_model::compile::Services;
 use dataplane_model::snapshot::{
     Endpoint, EndpointSlice, ObjectKey, Service, ServiceKind, ServicePort, Snapshot, Text,
     TrafficPolicy,
 };
 use serde::{Deserialize, Serialize};
 
+use super::names::Names;
 use super::protocol::Frontend;
 
 /// A Service as this node serves it.
@@ -75,17 +77,19 @@ pub struct EndpointDetail {
 /// this name.
 pub fn explain(
     snapshot: &Snapshot,
+    services: &Services,
+    names: &Names,
     key: &ObjectKey,
     frontends: Vec<Frontend>,
 ) -> Option<ServiceDetail> {
     let service = snapshot.services.get(key)?;
-    let slices = slices(snapshot, key);
+    let slices: Vec<_> = services.slices(snapshot, key).collect();
     let ports = service.ports.iter().map(|port| {
         let of_port: Vec<&Frontend> = frontends
             .iter()
             .filter(|frontend| leads_to(frontend, key, port))
             .collect();
-        explain_port(snapshot, service, port, &slices, &of_port)
+        PortView::new(snapshot, service, port, names, &of_port).explain(&slices)
     });
     Some(ServiceDetail {
         service: key.to_string(),
@@ -101,9 +105,9 @@ pub fn explain(
     })
 }
 
-/// True for the frontends of a Service, by the names that the compiler gives them.
-pub fn is_of(frontend: &Frontend, key: &ObjectKey) -> bool {
-    let rest = frontend.service.strip_prefix(&key.to_string());
+/// True for a name that the compiler gives to a frontend of the Service.
+pub fn is_of(frontend: &str, key: &ObjectKey) -> bool {
+    let rest = frontend.strip_prefix(&key.to_string());
     rest.is_some_and(|rest| rest.starts_with(':'))
 }
 
@@ -115,11 +119,6 @@ fn leads_to(frontend: &Frontend, key: &ObjectKey, port: &ServicePort) -> bool {
         && frontend
             .frontend
             .ends_with(&format!("/{}", port.protocol.name()))
-}
-
-fn slices<'a>(snapshot: &'a Snapshot, key: &ObjectKey) -> Vec<&'a EndpointSlice> {
-    let slices = snapshot.slices.values();
-    slices.filter(|slice| slice.service == *key).collect()
 }
 
 fn unserved(service: &Service) -> Option<String> {
@@ -135,63 +134,69 @@ fn unserved(service: &Service) -> Option<String> {
     Some(why.to_owned())
 }
 
-fn explain_port(
-    snapshot: &Snapshot,
-    service: &Service,
-    port: &ServicePort,
-    slices: &[&EndpointSlice],
-    frontends: &[&Frontend],
-) -> PortDetail {
-    let serving = |scope: &str| -> BTreeSet<String> {
-        let of_scope = frontends.iter().filter(|one| one.scope == scope);
-        let classes = of_scope.flat_map(|frontend| &frontend.classes);
-        let backends = classes.flat_map(|class| &class.backends);
-        backends.map(|backend| backend.address.clone()).collect()
-    };
-    let view = PortView {
-        snapshot,
-        service,
-        port,
-        inside: serving("internal"),
-        outside: serving("external"),
-        has_outside: frontends.iter().any(|one| one.scope == "external"),
-    };
-    let mut endpoints: Vec<EndpointDetail> = slices
-        .iter()
-        .flat_map(|slice| slice.endpoints.iter().map(move |one| (*slice, one)))
-        .map(|(slice, endpoint)| view.endpoint(slice, endpoint))
-        .collect();
-    if slices.is_empty() {
-        // Endpoints by the selector: those in use are known by the maps alone.
-        let used = view.inside.union(&view.outside);
-        endpoints.extend(used.map(|address| view.selected(address)));
-    }
-    endpoints.sort_by(|a, b| (!a.inside, &a.address).cmp(&(!b.inside, &b.address)));
-    endpoints.dedup();
-    let none = !endpoints.iter().any(|one| one.inside || one.outside);
-    let empty = (none && service.is_served()).then(|| view.empty(slices, &endpoints));
-    let name = if port.name.is_empty() {
-        String::new()
-    } else {
-        format!("{} ", port.name)
-    };
-    PortDetail {
-        port: format!("{name}{}/{}", port.port, port.protocol),
-        empty,
-        endpoints,
-    }
-}
-
 struct PortView<'a> {
     snapshot: &'a Snapshot,
     service: &'a Service,
     port: &'a ServicePort,
+    names: &'a Names,
     inside: BTreeSet<String>,
     outside: BTreeSet<String>,
     has_outside: bool,
 }
 
-impl PortView<'_> {
+impl<'a> PortView<'a> {
+    fn new(
+        snapshot: &'a Snapshot,
+        service: &'a Service,
+        port: &'a ServicePort,
+        names: &'a Names,
+        frontends: &[&Frontend],
+    ) -> Self {
+        let serving = |scope: &str| -> BTreeSet<String> {
+            let of_scope = frontends.iter().filter(|one| one.scope == scope);
+            let classes = of_scope.flat_map(|frontend| &frontend.classes);
+            let backends = classes.flat_map(|class| &class.backends);
+            backends.map(|backend| backend.address.clone()).collect()
+        };
+        Self {
+            snapshot,
+            service,
+            port,
+            names,
+            inside: serving("internal"),
+            outside: serving("external"),
+            has_outside: frontends.iter().any(|one| one.scope == "external"),
+        }
+    }
+
+    fn explain(&self, slices: &[&EndpointSlice]) -> PortDetail {
+        let (service, port) = (self.service, self.port);
+        let mut endpoints: Vec<EndpointDetail> = slices
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().map(move |one| (*slice, one)))
+            .map(|(slice, endpoint)| self.endpoint(slice, endpoint))
+            .collect();
+        if slices.is_empty() {
+            // Endpoints by the selector: those in use are known by the maps alone.
+            let used = self.inside.union(&self.outside);
+            endpoints.extend(used.map(|address| self.selected(address)));
+        }
+        endpoints.sort_by(|a, b| (!a.inside, &a.address).cmp(&(!b.inside, &b.address)));
+        endpoints.dedup();
+        let none = !endpoints.iter().any(|one| one.inside || one.outside);
+        let empty = (none && service.is_served()).then(|| self.empty(slices, &endpoints));
+        let name = if port.name.is_empty() {
+            String::new()
+        } else {
+            format!("{} ", port.name)
+        };
+        PortDetail {
+            port: format!("{name}{}/{}", port.port, port.protocol),
+            empty,
+            endpoints,
+        }
+    }
+
     fn endpoint(&self, slice: &EndpointSlice, endpoint: &Endpoint) -> EndpointDetail {
         let number = slice
             .ports
@@ -214,7 +219,7 @@ impl PortView<'_> {
         EndpointDetail {
             address,
             node: endpoint.node().map(ToString::to_string),
-            pod: self.pod(endpoint.address),
+            pod: self.names.owner(endpoint.address),
             inside,
             outside,
             reason,
@@ -226,17 +231,11 @@ impl PortView<'_> {
         EndpointDetail {
             address: address.to_owned(),
             node: None,
-            pod: ip.and_then(|ip| self.pod(ip)),
+            pod: ip.and_then(|ip| self.names.owner(ip)),
             inside: self.inside.contains(address),
             outside: self.outside.contains(address),
             reason: None,
         }
-    }
-
-    fn pod(&self, ip: IpAddr) -> Option<String> {
-        let mut pods = self.snapshot.pods.values();
-        let pod = pods.find(|pod| !pod.terminal && pod.ips.contains(&ip))?;
-        Some(pod.key.to_string())
     }
 
     fn wrong_port(&self, slice: &EndpointSlice) -> String {

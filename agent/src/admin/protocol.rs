@@ -199,7 +199,7 @@ pub struct Frontend {
     pub frontend: String,
     /// `internal` for clients in the cluster, `external` for those outside.
     pub scope: String,
-    /// Who serves it, with shares; what has no backend is refused.
+    /// Who serves it, with shares; what has no backend is refused or dropped.
     pub classes: Vec<Class>,
     /// Seconds of client affinity; 0 without.
     pub affinity_secs: u32,
@@ -215,6 +215,9 @@ pub struct Class {
     pub percent: f64,
     /// The backends.
     pub backends: Vec<Backend>,
+    /// Without a backend, these connections are dropped without an answer; otherwise refused.
+    #[serde(default)]
+    pub dropped: bool,
 }
 
 impl Eq for Class {}

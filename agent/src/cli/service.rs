@@ -22,12 +22,8 @@ fn rows(frontend: &Frontend, wide: bool) -> Vec<Vec<String>> {
     for class in &frontend.classes {
         let share = format!("{}%", class.percent);
         if class.backends.is_empty() {
-            rows.push(vec![
-                share,
-                "refused".to_owned(),
-                "-".to_owned(),
-                "-".to_owned(),
-            ]);
+            let fate = if class.dropped { "dropped" } else { "refused" };
+            rows.push(vec![share, fate.to_owned(), "-".to_owned(), "-".to_owned()]);
             continue;
         }
         for backend in &class.backends {

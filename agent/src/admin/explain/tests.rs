@@ -1,7 +1,10 @@
 //! Explanations of Services.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use dataplane_model::capacity::Capacities;
+use dataplane_model::ids::IdTable;
 use dataplane_model::snapshot::{Place, Protocol, SlicePort, TargetPort};
 
 use super::super::protocol::{Backend, Class};
@@ -61,13 +64,21 @@ fn frontend(backends: &[&str]) -> Frontend {
         classes: vec![Class {
             percent: 100.0,
             backends: backends.collect(),
+            dropped: false,
         }],
         ..Frontend::default()
     }
 }
 
+fn told(snapshot: &Snapshot, frontends: Vec<Frontend>) -> Option<ServiceDetail> {
+    let mut services = Services::new(&Capacities::default());
+    services.note_all(snapshot);
+    let names = Names::new(snapshot, &IdTable::default());
+    explain(snapshot, &services, &names, &key(), frontends)
+}
+
 fn reasons(snapshot: &Snapshot, serving: &[&str]) -> Vec<(String, Option<String>)> {
-    let detail = explain(snapshot, &key(), vec![frontend(serving)]).unwrap();
+    let detail = told(snapshot, vec![frontend(serving)]).unwrap();
     let endpoints = detail.ports[0].endpoints.iter();
     endpoints
         .map(|one| (one.address.clone(), one.reason.clone()))
@@ -126,7 +137,7 @@ fn each_endpoint_that_does_not_serve_says_why() {
 #[test]
 fn a_port_without_endpoints_says_why() {
     let empty = |world: &Snapshot| {
-        let detail = explain(world, &key(), vec![frontend(&[])]).unwrap();
+        let detail = told(world, vec![frontend(&[])]).unwrap();
         detail.ports[0].empty.clone().unwrap()
     };
     let mut world = snapshot(Vec::new());
@@ -144,9 +155,14 @@ fn frontends_are_told_apart_by_port_and_protocol() {
     let world = snapshot(vec![endpoint(1)]);
     let mut other = frontend(&["10.0.0.1:8080"]);
     other.service = "default/web:8080".to_owned();
-    let detail = explain(&world, &key(), vec![other]).unwrap();
+    let detail = told(&world, vec![other]).unwrap();
     assert!(!detail.ports[0].endpoints[0].inside);
-    assert!(is_of(&frontend(&[]), &key()));
-    assert!(!is_of(&frontend(&[]), &ObjectKey::new("default", "we")));
-    assert!(explain(&world, &ObjectKey::new("default", "nobody"), Vec::new()).is_none());
+    assert!(is_of(&frontend(&[]).service, &key()));
+    assert!(!is_of(
+        &frontend(&[]).service,
+        &ObjectKey::new("default", "we")
+    ));
+    let mut world = world;
+    world.services.clear();
+    assert!(told(&world, Vec::new()).is_none());
 }

@@ -23,28 +23,29 @@ pub(super) fn check(socket: &Path) -> Result<Vec<Finding>> {
     let frontends: Vec<Frontend> = client::ask(socket, &Request::Services)?;
     let mut findings = agent(&status);
     findings.extend(status.maps.iter().filter_map(nearly_full));
-    let inside: Vec<&Frontend> = frontends
-        .iter()
-        .filter(|frontend| frontend.scope == "internal")
-        .collect();
+    let dialled = dialled(&frontends);
+    let tried = dialled.iter().filter(|(one, _)| is_tcp(one)).count();
     let mut answering = 0;
-    for some in inside.chunks(AT_ONCE) {
+    for some in dialled.chunks(AT_ONCE) {
         let found: Vec<Option<Finding>> = std::thread::scope(|scope| {
             let tries: Vec<_> = some
                 .iter()
-                .map(|frontend| scope.spawn(|| answers(frontend)))
+                .map(|(frontend, address)| scope.spawn(|| answers(frontend, *address)))
                 .collect();
             tries
                 .into_iter()
                 .filter_map(|one| one.join().ok())
                 .collect()
         });
-        answering += found.iter().filter(|finding| finding.is_none()).count();
+        let answers = |(dialled, finding): &(&(&Frontend, _), &Option<_>)| {
+            is_tcp(dialled.0) && finding.is_none()
+        };
+        answering += some.iter().zip(&found).filter(answers).count();
         findings.extend(found.into_iter().flatten());
     }
     findings.push(Finding::ok(
         "services",
-        format!("{answering} of {} addresses answer", inside.len()),
+        format!("{answering} of {tried} TCP addresses answer"),
     ));
     Ok(findings)
 }
@@ -90,14 +91,26 @@ fn nearly_full(map: &MapUse) -> Option<Finding> {
     })
 }
 
+/// The frontends for clients on this node, with their addresses; not what stands for the other ports of
+/// an address.
+fn dialled(frontends: &[Frontend]) -> Vec<(&Frontend, SocketAddr)> {
+    let inside = frontends.iter().filter(|one| one.scope == "internal");
+    let dialled = inside.filter_map(|one| {
+        let (address, _) = one.frontend.rsplit_once('/')?;
+        let address: SocketAddr = address.parse().ok()?;
+        (address.port() != 0).then_some((one, address))
+    });
+    dialled.collect()
+}
+
+/// True for what can be tried: whoever answers by another protocol does so when asked rightly.
+fn is_tcp(frontend: &Frontend) -> bool {
+    frontend.frontend.ends_with("/TCP")
+}
+
 /// What is wrong with an address, if it does not answer.
-fn answers(frontend: &Frontend) -> Option<Finding> {
+fn answers(frontend: &Frontend, address: SocketAddr) -> Option<Finding> {
     let check = format!("{} {}", frontend.service, frontend.frontend);
-    let (address, protocol) = frontend.frontend.rsplit_once('/')?;
-    let address: SocketAddr = address.parse().ok()?;
-    if address.port() == 0 {
-        return None;
-    }
     let mut backends = frontend.classes.iter().flat_map(|class| &class.backends);
     if backends.next().is_none() {
         return Some(Finding::note(
@@ -105,7 +118,7 @@ fn answers(frontend: &Frontend) -> Option<Finding> {
             "no endpoint serves it: `sluice service show` says why",
         ));
     }
-    if protocol != "TCP" {
+    if !is_tcp(frontend) {
         return None;
     }
     match TcpStream::connect_timeout(&address, CONNECT) {
@@ -132,6 +145,7 @@ mod tests {
             classes: vec![Class {
                 percent: 100.0,
                 backends: vec![Backend::default(); backends],
+                dropped: false,
             }],
             ..Frontend::default()
         }
@@ -140,12 +154,33 @@ mod tests {
     #[test]
     fn an_address_answers_by_taking_a_connection() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let to = format!("{}/TCP", listener.local_addr().unwrap());
-        assert_eq!(answers(&frontend(&to, 1)), None);
+        let address = listener.local_addr().unwrap();
+        let to = format!("{address}/TCP");
+        let asked = |backends| answers(&frontend(&to, backends), address);
+        assert_eq!(asked(1), None);
         drop(listener);
-        assert_eq!(answers(&frontend(&to, 1)).unwrap().outcome, Outcome::Failed);
-        assert_eq!(answers(&frontend(&to, 0)).unwrap().outcome, Outcome::Note);
-        assert_eq!(answers(&frontend("10.96.0.1:53/UDP", 1)), None);
+        assert_eq!(asked(1).unwrap().outcome, Outcome::Failed);
+        assert_eq!(asked(0).unwrap().outcome, Outcome::Note);
+    }
+
+    #[test]
+    fn the_other_ports_of_an_address_and_outside_clients_are_not_tried() {
+        let inside = |to| Frontend {
+            scope: "internal".to_owned(),
+            ..frontend(to, 1)
+        };
+        let frontends = [
+            inside("10.96.0.1:80/TCP"),
+            inside("10.96.0.1:53/UDP"),
+            inside("10.96.0.1:0/protocol 0"),
+            frontend("10.96.0.2:80/TCP", 1),
+        ];
+        let dialled = dialled(&frontends);
+        let addresses: Vec<_> = (dialled.iter())
+            .map(|(one, to)| (is_tcp(one), to.to_string()))
+            .collect();
+        let expected = [(true, "10.96.0.1:80"), (false, "10.96.0.1:53")];
+        assert_eq!(addresses, expected.map(|(tcp, to)| (tcp, to.to_owned())));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::Services;
 use super::maps::Maps;
 use crate::eval::ServiceMaps;
 use crate::ids::IdTable;
+use crate::snapshot::{EndpointSlice, ObjectKey, Snapshot};
 use crate::tables::{Family, MapId, Tables};
 
 impl Services {
@@ -13,6 +14,16 @@ impl Services {
     pub fn frontends<A: Family>(&self) -> impl Iterator<Item = (ServiceKey<A>, ServiceVal)> {
         let fronts = A::side(&self.state.maps).frontends.iter();
         fronts.map(|(key, front)| (*key, front.value))
+    }
+
+    /// The slices of a Service, by key.
+    pub fn slices<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        service: &ObjectKey,
+    ) -> impl Iterator<Item = &'a EndpointSlice> {
+        let slices = self.depend.slices.get(service).into_iter().flatten();
+        slices.filter_map(|key| snapshot.slices.get(key))
     }
 
     /// Entries of a Service map; 0 for other maps.
