@@ -11,7 +11,7 @@ use dataplane_model::capacity::Capacities;
 use dataplane_model::ids::IdTable;
 use dataplane_model::reconcile::Reconciler;
 use dataplane_model::snapshot::*;
-use dataplane_model::store::{Failed, MapStore};
+use dataplane_model::store::NoMaps;
 use dataplane_model::tables::MapId;
 
 const NAMESPACES: usize = 20;
@@ -33,7 +33,7 @@ fn main() {
     println!("snapshot               {:>9} KiB", resident() - before);
     let mut state = Reconciler::new(snapshot, IdTable::new(capacities(services * endpoints)));
     let start = Instant::now();
-    let outcome = state.reconcile(&mut Count);
+    let outcome = state.reconcile(&mut NoMaps);
     let took = millis(start.elapsed());
     assert!(outcome.errors.is_empty() && outcome.refused.is_none());
     println!(
@@ -47,7 +47,7 @@ fn main() {
         let change = Object::Slice(slice(round % services, endpoints, 1 + round / services));
         let start = Instant::now();
         state.fold(Event::Apply(change));
-        let outcome = state.reconcile(&mut Count);
+        let outcome = state.reconcile(&mut NoMaps);
         times.push(start.elapsed());
         assert!(outcome.errors.is_empty() && outcome.operations > 0);
     }
@@ -61,30 +61,11 @@ fn main() {
     if policies > 0 {
         let start = Instant::now();
         state.fold(Event::Apply(Object::Policy(policy(0, 9090))));
-        state.reconcile(&mut Count);
+        state.reconcile(&mut NoMaps);
         println!("one policy changed     {:>9} ms", millis(start.elapsed()));
     }
     for map in MapId::ALL {
         println!("{:16} {}", map.name(), state.used(map));
-    }
-}
-
-/// Maps that only take.
-struct Count;
-
-impl MapStore for Count {
-    type Error = std::convert::Infallible;
-
-    fn put(&mut self, _: MapId, _: &[u8], _: &[u8]) -> Result<(), Failed<Self::Error>> {
-        Ok(())
-    }
-
-    fn delete(&mut self, _: MapId, _: &[u8]) -> Result<(), Failed<Self::Error>> {
-        Ok(())
-    }
-
-    fn read(&self, _: MapId, _: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), Self::Error> {
-        Ok(())
     }
 }
 

@@ -135,7 +135,7 @@ fn is_empty(map: MapId, value: &[u8]) -> bool {
 }
 
 /// Maps that take everything and hold nothing.
-pub(crate) struct NoMaps;
+pub struct NoMaps;
 
 impl MapStore for NoMaps {
     type Error = std::convert::Infallible;
