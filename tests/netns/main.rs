@@ -39,6 +39,8 @@ mod policy;
 #[cfg(test)]
 mod ports;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod serve;

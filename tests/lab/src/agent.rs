@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,6 +157,21 @@ impl Agent {
             child.try_wait()?.context("it still runs")
         })?;
         Ok(())
+    }
+
+    /// Waits until it ends by itself. Its programs stay.
+    ///
+    /// # Errors
+    /// It does not run, or does not end in time.
+    pub fn wait_end(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("the agent does not run")?;
+        let ended = wait::until(END, "the agent to end", || {
+            child.try_wait()?.context("it still runs")
+        });
+        if ended.is_err() {
+            self.child = Some(child);
+        }
+        ended
     }
 
     /// `sluice cleanup`: removes its programs and maps.
