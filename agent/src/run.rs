@@ -33,6 +33,7 @@ use crate::observe::events::Hub;
 use crate::observe::sample::Sampler;
 use crate::serve;
 use crate::sockets::Ender;
+use crate::source::api::{Events, Told};
 use crate::source::{Batch, Source};
 pub use devices::{Devices, Uplink};
 pub use engine::Engine;
@@ -50,7 +51,7 @@ const SETTLE: Duration = Duration::from_millis(2);
 /// What keeps it from starting; each error names its remedy.
 pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
     // What may be refused comes before anything in the kernel is touched.
-    let source = Source::open(&settings.source).await?;
+    let source = Source::open(&settings.source, settings.socket.parent()).await?;
     server::check_free(&settings.socket)?;
     let mut lock = lock(&settings.bpffs)?;
     let hz = bpf::kernel_hz()?;
@@ -75,11 +76,13 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
     let sweeper = Sweeper::new(dataplane.maps(), hz, Arc::clone(&metrics))?;
     let census = sweeper.census();
     let maps = dataplane.maps().clone();
+    let events = source.events(&settings.node_name);
     let sources = serve::Sources {
         health: published.health,
         checks: published.checks,
         sampler: Sampler::new(maps, published.maps, Arc::clone(&census), source.states()),
         metrics,
+        events: events.clone(),
     };
     serve::start(&settings, sources).await?;
     adjust_oom_score(&settings);
@@ -94,6 +97,7 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
         engine,
         converter: Converter::default(),
         source,
+        events,
         naming,
         census,
         ender,
@@ -213,6 +217,7 @@ struct Agent {
     engine: Engine,
     converter: Converter,
     source: Source,
+    events: Events,
     naming: Naming,
     census: Arc<Census>,
     ender: Ender,
@@ -266,6 +271,8 @@ impl Agent {
         if Instant::now() >= self.engine.work_at() && self.engine.reconcile() {
             self.ender.end(self.engine.take_gone());
             self.publisher.reconciled(&self.engine);
+            let fresh = self.engine.take_fresh();
+            (fresh.iter().filter_map(Told::of_notice)).for_each(|told| self.events.tell(told));
             self.naming.changed();
         }
         if self.naming.due().is_some_and(|at| Instant::now() >= at) {
@@ -281,6 +288,8 @@ impl Agent {
                 self.engine.fold_from(event, batch.received, SETTLE);
             }
         }
+        let fresh = self.converter.take_fresh();
+        (fresh.iter().filter_map(Told::of_problem)).for_each(|told| self.events.tell(told));
         for kind in batch.in_sync {
             self.engine
                 .fold_from(Event::InSync(kind), batch.received, SETTLE);

@@ -11,6 +11,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde::de::DeserializeOwned;
 use sluice::args::{Cli, Command};
 use sluice::source::Kind;
+use sluice::source::api::plural;
 use sluice::yaml::Node;
 
 fn folder() -> PathBuf {
@@ -41,15 +42,6 @@ fn agent() -> Container {
     let [agent] =
         <[Container; 1]>::try_from(pod.containers).expect("a manifest of this repository");
     agent
-}
-
-/// The name of a kind in paths of the API.
-fn plural(kind: Kind) -> String {
-    let name = kind.name().to_lowercase();
-    match name.strip_suffix('y') {
-        Some(stem) => format!("{stem}ies"),
-        None => format!("{name}s"),
-    }
 }
 
 #[test]
@@ -87,7 +79,7 @@ fn the_role_lists_exactly_the_kinds_that_are_read_and_writes_only_events() {
         .map(|kind| {
             (
                 kind.api().0.to_owned(),
-                plural(kind),
+                plural(kind).to_owned(),
                 verbs(["list", "watch"]),
             )
         })

@@ -36,6 +36,8 @@ pub struct Converter {
     /// Namespaces in force, declared or implied by their objects.
     namespaces: BTreeSet<String>,
     places: slices::Places,
+    /// Objects that could not be understood, since this was last asked for.
+    fresh: Vec<Problem>,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,11 @@ impl Converter {
             Change::Delete(key) => self.delete(&key, &mut events),
         }
         events
+    }
+
+    /// What could not be understood since the last call.
+    pub fn take_fresh(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// All that is wrong with the objects, or is to be known about them.
@@ -180,6 +187,7 @@ impl Converter {
             .filter(|problem| !known.problems.contains(problem))
         {
             warn!("{problem}");
+            self.fresh.push(problem.clone());
         }
         for note in problems
             .iter()

@@ -8,10 +8,8 @@ use dataplane_model::snapshot::{self as model, Endpoint, Place, SlicePort, Text}
 use super::fields::{self, Fault, Note};
 use super::model_key;
 use crate::source::ObjectKey;
-use crate::source::core;
+use crate::source::core::{self, SERVICE_NAME_LABEL};
 
-/// Label that names a slice's Service.
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// Label of the slices of headless Services.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 

@@ -25,6 +25,8 @@ pub struct Engine {
     state: Reconciler,
     store: Store,
     notices: Vec<Notice>,
+    /// Notices that are new since they were last taken.
+    fresh: Vec<Notice>,
     /// When there is time for a round.
     work_at: Instant,
     /// When a round has to run, whatever else there is to do.
@@ -74,6 +76,7 @@ impl Engine {
             state,
             store,
             notices: Vec::new(),
+            fresh: Vec::new(),
             work_at: idle,
             latest: idle,
             changed_at: None,
@@ -158,6 +161,11 @@ impl Engine {
         &self.notices
     }
 
+    /// Notices that are new since the last call.
+    pub fn take_fresh(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.fresh)
+    }
+
     /// Where it is written.
     pub fn store(&self) -> &Store {
         &self.store
@@ -170,11 +178,11 @@ impl Engine {
 
     fn warn(&mut self) {
         let notices = self.state.notices();
-        for notice in &notices {
-            if !self.notices.contains(notice) {
-                warn!("{notice}");
-            }
-        }
+        // Both are sorted.
+        let is_new = |notice: &&Notice| self.notices.binary_search(notice).is_err();
+        let fresh: Vec<Notice> = notices.iter().filter(is_new).cloned().collect();
+        fresh.iter().for_each(|notice| warn!("{notice}"));
+        self.fresh.extend(fresh);
         self.notices = notices;
     }
 

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use dataplane_model::snapshot::ObjectKey;
+use dataplane_model::snapshot::ObjectKey as ServiceKey;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,6 +18,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Health, RETRY, listen};
+use crate::source::api::{Events, Told};
+use crate::source::{Kind, ObjectKey};
 
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
@@ -27,14 +29,14 @@ pub struct Checks {
     /// Addresses to listen on; `None` for all.
     pub addresses: Option<Vec<IpAddr>>,
     /// By Service.
-    pub services: BTreeMap<ObjectKey, Check>,
+    pub services: BTreeMap<ServiceKey, Check>,
     /// Changes with what is to be listened on.
     revision: u64,
 }
 
 impl Checks {
     /// A Service has this check now, or none.
-    pub fn set(&mut self, service: ObjectKey, check: Option<Check>) {
+    pub fn set(&mut self, service: ServiceKey, check: Option<Check>) {
         let port = check.map(|check| check.port);
         let before = match check {
             Some(check) => self.services.insert(service, check),
@@ -62,11 +64,34 @@ pub struct Check {
 }
 
 /// What is listened on, for whom.
-type Place = (ObjectKey, SocketAddr);
+type Place = (ServiceKey, SocketAddr);
+
+/// Tells owners of Services of health checks that cannot be served.
+pub struct Teller {
+    /// Where Events go.
+    pub events: Events,
+    /// This node.
+    pub node: String,
+}
+
+impl Teller {
+    /// Under kube-proxy's reason.
+    fn failed(&self, (service, address): &Place, error: &str) {
+        let node = &self.node;
+        self.events.tell(Told {
+            object: ObjectKey::new(Kind::Service, Some(&service.namespace), &service.name),
+            reason: "FailedToStartServiceHealthcheck",
+            note: format!(
+                "node {node} failed to listen on {address} for the Service's healthCheckNodePort: {error}; \
+                 it is tried again"
+            ),
+        });
+    }
+}
 
 #[derive(Clone)]
 struct Asked {
-    service: ObjectKey,
+    service: ServiceKey,
     checks: watch::Receiver<Arc<Checks>>,
     health: watch::Receiver<Health>,
     timeout: Duration,
@@ -77,6 +102,7 @@ pub async fn run(
     mut checks: watch::Receiver<Arc<Checks>>,
     health: watch::Receiver<Health>,
     timeout: Duration,
+    teller: Teller,
 ) {
     let mut open: BTreeMap<Place, JoinHandle<()>> = BTreeMap::new();
     let mut warned: BTreeMap<Place, String> = BTreeMap::new();
@@ -120,6 +146,7 @@ pub async fn run(
                     let text = error.to_string();
                     if warned.get(&place) != Some(&text) {
                         warn!(service = %place.0, address = %place.1, error = %text, "the Service's health check cannot be served; it is tried again");
+                        teller.failed(&place, &text);
                         warned.insert(place, text);
                     }
                 }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::config::{File, Settings};
 use crate::metrics::{self, Metrics, Probe};
 use crate::observe::sample::Sampler;
+use crate::source::api::Events;
 pub use checks::{Check, Checks};
 pub use health::{Health, NodeState};
 
@@ -49,6 +50,8 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     /// What is read when metrics are asked for.
     pub sampler: Sampler,
+    /// Where Events go.
+    pub events: Events,
 }
 
 struct Shared {
@@ -73,9 +76,14 @@ pub async fn start(settings: &Settings, sources: Sources) -> Result<(), Error> {
         checks,
         metrics,
         sampler,
+        events,
     } = sources;
     let timeout = settings.health_timeout;
-    tokio::spawn(checks::run(checks, health.clone(), timeout));
+    let events = checks::Teller {
+        events,
+        node: settings.node_name.clone(),
+    };
+    tokio::spawn(checks::run(checks, health.clone(), timeout, events));
     let shared = Arc::new(Shared {
         health,
         metrics,

@@ -2,6 +2,16 @@
 
 use super::schema::{IntOrString, LabelSelector, ObjectMeta, schema};
 
+impl Endpoint {
+    /// True if it takes connections.
+    pub fn is_ready(&self) -> bool {
+        self.conditions.ready != Some(false)
+    }
+}
+
+/// Label of an EndpointSlice that names its Service.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
 schema! {
     /// `v1` Namespace.
     Namespace {

@@ -7,14 +7,20 @@ mod object;
 pub mod routes;
 pub mod schema;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use dataplane_model::snapshot::Kind as ModelKind;
 use tokio::time::Instant;
 
 use crate::admin::protocol::SourceStatus;
 use crate::config::SourceSettings;
-use api::{Api, States, Timing};
+use api::{Api, Events, States, Timing};
 use manifests::{Manifests, Skipped};
 pub use object::{Kind, Object, ObjectKey, Origin, Problem};
+
+/// The file that keeps where the API servers are.
+const API_SERVERS: &str = "api-servers.json";
 
 /// Where objects come from.
 #[derive(Debug)]
@@ -48,16 +54,22 @@ pub enum Error {
 }
 
 impl Source {
-    /// Opens a source. An API server that does not answer is waited for.
+    /// Opens a source. An API server that does not answer is waited for; in the folder `state`, where it
+    /// is is kept for the next start.
     ///
     /// # Errors
     ///
     /// [`Error`].
-    pub async fn open(settings: &SourceSettings) -> Result<Self, Error> {
+    pub async fn open(settings: &SourceSettings, state: Option<&Path>) -> Result<Self, Error> {
         Ok(match settings {
             SourceSettings::Manifests(folder) => Source::Folder(Box::new(Manifests::open(folder)?)),
             SourceSettings::Api(access) => Source::Api(Box::new(
-                Api::open(access.clone(), Timing::default()).await?,
+                Api::open(
+                    access.clone(),
+                    Timing::default(),
+                    state.map(|folder| folder.join(API_SERVERS)),
+                )
+                .await?,
             )),
         })
     }
@@ -104,6 +116,14 @@ impl Source {
         }
     }
 
+    /// Where Events on objects go: to the API server, if the objects are its.
+    pub fn events(&self, node: &str) -> Events {
+        match self {
+            Source::Folder(_) => Events::default(),
+            Source::Api(api) => Events::start(Arc::clone(api.link()), node),
+        }
+    }
+
     /// What is wrong with what was read.
     pub fn problems(&self) -> Vec<Problem> {
         match self {
@@ -127,7 +147,7 @@ pub enum Change {
     /// The object is to be as it is here.
     Apply {
         /// The object.
-        object: std::sync::Arc<Object>,
+        object: Arc<Object>,
         /// Where it was read.
         origin: Origin,
     },

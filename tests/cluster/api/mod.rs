@@ -31,7 +31,7 @@ struct World {
 
 impl World {
     async fn new(access: Access) -> Self {
-        let api = Api::open(access, Timing::default())
+        let api = Api::open(access, Timing::default(), None)
             .await
             .expect("a source");
         Self {

@@ -1,6 +1,7 @@
 //! Follows one kind for ever: sends what [`Watch`] asks for, and passes on what comes.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,8 +63,9 @@ impl Follower {
         out: mpsc::Sender<Message>,
         states: States,
         timing: Timing,
+        memory: Option<PathBuf>,
     ) -> Self {
-        let intake = Intake::new(kind, states.clone(), link.addresses().clone());
+        let intake = Intake::new(kind, states.clone(), link.addresses().clone(), memory);
         Self {
             kind,
             link,

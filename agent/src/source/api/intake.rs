@@ -1,5 +1,6 @@
 //! From what the API server says of a kind to changes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -7,9 +8,11 @@ use tracing::{info, warn};
 use super::ORIGIN;
 use super::decode::{Bad, Identity, Item};
 use super::dial::Addresses;
-use super::last_good::{LastGood, is_kept};
+use super::last_good::{LastGood, is_kept, usable};
 use super::ledger::Ledger;
+use super::memory::Memory;
 use super::state::States;
+use crate::source::core::EndpointSlice;
 use crate::source::{Change, Kind, Object, ObjectKey, Problem};
 
 /// The objects of a kind, and what they become.
@@ -20,17 +23,25 @@ pub struct Intake {
     addresses: Addresses,
     ledger: Ledger,
     last_good: LastGood,
+    memory: Memory,
+    /// Slices of `default/kubernetes` from before the start, until the first full list is complete.
+    remembered: Vec<EndpointSlice>,
 }
 
 impl Intake {
-    /// An empty one; API servers that slices name become known to `addresses`.
-    pub fn new(kind: Kind, states: States, addresses: Addresses) -> Self {
+    /// An empty one; API servers that slices name, or that `memory` knows, become known to `addresses`.
+    pub fn new(kind: Kind, states: States, addresses: Addresses, memory: Option<PathBuf>) -> Self {
+        let mut memory = Memory::new(memory.filter(|_| kind == Kind::EndpointSlice));
+        let remembered = memory.read();
+        addresses.learn(remembered.iter().flat_map(usable).collect());
         Self {
             kind,
             states,
             addresses,
             ledger: Ledger::default(),
             last_good: LastGood::default(),
+            memory,
+            remembered,
         }
     }
 
@@ -44,6 +55,13 @@ impl Intake {
         for key in self.ledger.sweep(self.kind) {
             self.gone(key, changes);
         }
+        let restored = self.last_good.restore(std::mem::take(&mut self.remembered));
+        if !restored.is_empty() {
+            info!(
+                "the API server names no backend of default/kubernetes: those from before the start stay"
+            );
+        }
+        changes.extend(restored);
     }
 
     /// How many objects are known.
@@ -113,6 +131,7 @@ impl Intake {
             info!("default/kubernetes would have no backend: the last ones stay");
         }
         self.addresses.learn(self.last_good.addresses());
+        self.memory.write(self.last_good.in_force());
     }
 
     /// An object that cannot be read hurts only itself.

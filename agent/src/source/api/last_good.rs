@@ -3,18 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::source::core::EndpointSlice;
+use super::ORIGIN;
+use crate::source::core::{EndpointSlice, SERVICE_NAME_LABEL};
 use crate::source::{Change, Kind, Object, ObjectKey};
 
-/// The label that names a slice's Service.
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Namespace and name of the API servers' Service.
+pub const SERVICE: (&str, &str) = ("default", "kubernetes");
 
 /// The slices of `default/kubernetes`.
 #[derive(Debug, Default)]
 pub struct LastGood {
-    /// The usable addresses of each slice in force.
-    slices: BTreeMap<String, Vec<SocketAddr>>,
+    /// Each slice in force, with its usable addresses.
+    slices: BTreeMap<String, (Vec<SocketAddr>, Arc<Object>)>,
     /// By slice, what would leave a family without addresses.
     held: BTreeMap<String, Change>,
 }
@@ -27,14 +29,15 @@ impl LastGood {
             return vec![change];
         };
         self.held.remove(&name);
-        let before = self.slices.get(&name).cloned().unwrap_or_default();
+        let known = self.slices.get(&name);
+        let before = known.map_or(&[][..], |(addresses, _)| addresses);
         let lost = |is_ipv4: bool| {
             let of_family = |address: &&SocketAddr| address.is_ipv4() == is_ipv4;
             let others = self.slices.iter().filter(|(other, _)| **other != name);
             before.iter().any(|address| of_family(&address))
                 && !usable.iter().any(|address| of_family(&address))
                 && !others
-                    .flat_map(|(_, addresses)| addresses)
+                    .flat_map(|(_, (addresses, _))| addresses)
                     .any(|address| of_family(&address))
         };
         if lost(true) || lost(false) {
@@ -43,7 +46,7 @@ impl LastGood {
         }
         match &change {
             Change::Delete(_) => self.slices.remove(&name),
-            Change::Apply { .. } => self.slices.insert(name, usable),
+            Change::Apply { object, .. } => self.slices.insert(name, (usable, Arc::clone(object))),
         };
         let mut changes = vec![change];
         for (_, held) in std::mem::take(&mut self.held) {
@@ -52,9 +55,59 @@ impl LastGood {
         changes
     }
 
+    /// After the first full list: the changes that keep families of slices from before in force, of
+    /// which the list has no address.
+    pub fn restore(&mut self, before: Vec<EndpointSlice>) -> Vec<Change> {
+        let now = self.addresses();
+        let mut changes = Vec::new();
+        for slice in before {
+            let usable = usable(&slice);
+            let is_lost = |is_ipv4: bool| {
+                let of_family = |address: &SocketAddr| address.is_ipv4() == is_ipv4;
+                usable.iter().any(of_family) && !now.iter().any(of_family)
+            };
+            if !is_lost(true) && !is_lost(false) {
+                continue;
+            }
+            let name = slice.metadata.name.clone().unwrap_or_default();
+            let object = Arc::new(Object::EndpointSlice(Box::new(slice)));
+            let apply = |object| Change::Apply {
+                object,
+                origin: ORIGIN,
+            };
+            // What the list says counts once it has an address.
+            let known = self
+                .slices
+                .insert(name.clone(), (usable, Arc::clone(&object)));
+            let listed = match known {
+                Some((_, empty)) => apply(empty),
+                None => Change::Delete(object.key()),
+            };
+            self.held.insert(name, listed);
+            changes.push(apply(object));
+        }
+        changes
+    }
+
     /// The API servers.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.slices.values().flatten().copied().collect()
+        let slices = self.slices.values();
+        slices
+            .flat_map(|(addresses, _)| addresses)
+            .copied()
+            .collect()
+    }
+
+    /// The slices in force that have usable addresses.
+    pub fn in_force(&self) -> impl Iterator<Item = &EndpointSlice> {
+        let slices = self
+            .slices
+            .values()
+            .filter(|(usable, _)| !usable.is_empty());
+        slices.filter_map(|(_, object)| match &**object {
+            Object::EndpointSlice(slice) => Some(&**slice),
+            _ => None,
+        })
     }
 
     /// The name and the usable addresses of a slice of `default/kubernetes`.
@@ -65,16 +118,14 @@ impl LastGood {
                     return None;
                 };
                 let meta = &slice.metadata;
-                let mine = meta.namespace.as_deref() == Some("default")
-                    && meta
-                        .labels
-                        .get(SERVICE_NAME_LABEL)
-                        .is_some_and(|name| name == "kubernetes");
+                let service = meta.labels.get(SERVICE_NAME_LABEL).map(String::as_str);
+                let mine =
+                    (meta.namespace.as_deref(), service) == (Some(SERVICE.0), Some(SERVICE.1));
                 mine.then(|| (meta.name.clone().unwrap_or_default(), usable(slice)))
             }
             Change::Delete(key) => {
                 let mine = key.kind == Kind::EndpointSlice
-                    && key.namespace == "default"
+                    && key.namespace == SERVICE.0
                     && self.slices.contains_key(&key.name);
                 mine.then(|| (key.name.clone(), Vec::new()))
             }
@@ -84,10 +135,11 @@ impl LastGood {
 
 /// True for the Service itself, which the API server makes again when it is deleted.
 pub fn is_kept(key: &ObjectKey) -> bool {
-    key.kind == Kind::Service && key.namespace == "default" && key.name == "kubernetes"
+    key.kind == Kind::Service && (&*key.namespace, &*key.name) == SERVICE
 }
 
-fn usable(slice: &EndpointSlice) -> Vec<SocketAddr> {
+/// The addresses of a slice that can be dialled.
+pub fn usable(slice: &EndpointSlice) -> Vec<SocketAddr> {
     let ports = || {
         slice
             .ports
@@ -95,7 +147,7 @@ fn usable(slice: &EndpointSlice) -> Vec<SocketAddr> {
             .filter_map(|port| u16::try_from(port.port?).ok())
     };
     let endpoints = slice.endpoints.iter();
-    let ready = endpoints.filter(|endpoint| endpoint.conditions.ready != Some(false));
+    let ready = endpoints.filter(|endpoint| endpoint.is_ready());
     let addresses = ready.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok());
     addresses
         .flat_map(|address| ports().map(move |port| SocketAddr::new(address, port)))

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -97,11 +97,38 @@ impl Link {
     ///
     /// [`Failure`]; the connection is made anew after one that may be its fault.
     pub async fn get(&self, path: &str, patience: Duration) -> Result<Response<Body>, Failure> {
+        let request = Request::get(path).body(Body::empty());
+        self.ask(path, request, patience).await
+    }
+
+    /// Sends a request with a body and waits for the headers of a good answer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::get`].
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        form: &'static str,
+        body: Vec<u8>,
+        patience: Duration,
+    ) -> Result<Response<Body>, Failure> {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(http::header::CONTENT_TYPE, form);
+        self.ask(path, request.body(body.into()), patience).await
+    }
+
+    async fn ask(
+        &self,
+        path: &str,
+        request: http::Result<Request<Body>>,
+        patience: Duration,
+    ) -> Result<Response<Body>, Failure> {
         let (number, client) = self.current();
-        let request = Request::get(path)
-            .header(http::header::ACCEPT, "application/json")
-            .body(Body::empty())
-            .map_err(|error| Failure::Broken(format!("{path}: {error}")))?;
+        let mut request = request.map_err(|error| Failure::Broken(format!("{path}: {error}")))?;
+        let json = http::HeaderValue::from_static("application/json");
+        request.headers_mut().insert(http::header::ACCEPT, json);
         let answer = match tokio::time::timeout(patience, client.send(request)).await {
             Err(_) => Err(Failure::Silent(patience)),
             Ok(Err(error)) => Err(broken(&error)),

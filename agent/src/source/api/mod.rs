@@ -5,6 +5,7 @@ mod access;
 mod decode;
 mod dial;
 mod discover;
+mod events;
 mod follow;
 mod intake;
 mod kinds;
@@ -12,11 +13,13 @@ mod last_good;
 mod ledger;
 mod lines;
 mod link;
+mod memory;
 mod state;
 mod watch;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +28,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use access::{Access, Error};
+pub use events::{Events, Told};
 use follow::{Follower, Message};
+pub use kinds::plural;
 pub use link::Link;
 pub use state::{Phase, State, States};
 pub use watch::Timing;
@@ -81,19 +86,25 @@ pub struct Api {
 }
 
 impl Api {
-    /// Begins to follow all kinds.
+    /// Begins to follow all kinds. In the file `memory`, where the API servers are is kept for the next
+    /// start.
     ///
     /// # Errors
     ///
     /// The credentials cannot be used. A server that does not answer is waited for.
-    pub async fn open(access: Access, timing: Timing) -> Result<Self, Error> {
+    pub async fn open(
+        access: Access,
+        timing: Timing,
+        memory: Option<PathBuf>,
+    ) -> Result<Self, Error> {
         let link = Link::new(access).await?;
         let states = States::default();
         let (sender, messages) = mpsc::channel(WAITING);
         let mut followers = JoinSet::new();
         for kind in Kind::ALL {
             let (link, states) = (Arc::clone(&link), states.clone());
-            followers.spawn(Follower::new(kind, link, sender.clone(), states, timing).run());
+            let (sender, memory) = (sender.clone(), memory.clone());
+            followers.spawn(Follower::new(kind, link, sender, states, timing, memory).run());
         }
         Ok(Self {
             link,

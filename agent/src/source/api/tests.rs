@@ -1,5 +1,6 @@
 //! The source before a scripted server that does what a real one does seldom or never.
 
+mod events;
 mod faults;
 mod lists;
 mod objects;
@@ -43,8 +44,16 @@ struct World {
 
 impl World {
     async fn new(script: impl FnMut(&str) -> Option<Answer> + Send + 'static) -> Self {
+        Self::remembering(script, None).await
+    }
+
+    /// As [`Self::new`], with a file that keeps where the API servers are.
+    async fn remembering(
+        script: impl FnMut(&str) -> Option<Answer> + Send + 'static,
+        memory: Option<PathBuf>,
+    ) -> Self {
         let server = Server::start(script).await;
-        let api = Api::open(server.access(), timing())
+        let api = Api::open(server.access(), timing(), memory)
             .await
             .expect("a source");
         Self {

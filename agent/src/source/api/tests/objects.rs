@@ -104,7 +104,7 @@ async fn a_policy_that_cannot_be_read_isolates_its_pods() {
         mine.then(|| Answer::Open(vec![format!("{policy}\n"), bookmark(6, true)]))
     })
     .await;
-    let mut api = Api::open(server.access(), timing())
+    let mut api = Api::open(server.access(), timing(), None)
         .await
         .expect("a source");
     let policy = loop {
@@ -172,4 +172,56 @@ async fn the_api_servers_own_service_keeps_its_last_backends() {
         "+EndpointSlice default/kubernetes@8",
     ];
     assert_eq!(changes, expected);
+}
+
+#[tokio::test]
+async fn a_restarted_agent_keeps_the_api_servers_that_an_empty_list_does_not_have() {
+    let file = std::env::temp_dir().join(format!("sluice-servers-{}", std::process::id()));
+    let _ = std::fs::remove_file(&file);
+    let world = |lines: Vec<String>| {
+        let script = move |target: &str| {
+            let mine = target.starts_with("/apis/discovery.k8s.io/v1/endpointslices?");
+            (mine && is_stream(target)).then(|| Answer::Open(lines.clone()))
+        };
+        World::remembering(script, Some(file.clone()))
+    };
+    let one =
+        r#"[{"addresses":["10.0.0.1"]},{"addresses":["10.0.0.9"],"conditions":{"ready":false}}]"#;
+    let two = r#"[{"addresses":["10.0.0.2"]}]"#;
+    let mut first = world(vec![slice("ADDED", 1, one) + &bookmark(2, true)]).await;
+    first.until("in sync", World::is_in_sync).await;
+    drop(first);
+    let about = |world: &World| {
+        let changes = world.changes.iter();
+        let slices = changes.filter(|change| change.contains("default/kubernetes"));
+        slices.cloned().collect::<Vec<_>>()
+    };
+    // The list has none, or one without addresses: those from before stay until there are others.
+    let absent = bookmark(3, true);
+    let empty = slice("ADDED", 3, "null") + &bookmark(4, true);
+    for (list, told) in [(absent, 0), (empty, 1)] {
+        let mut again = world(vec![list.clone()]).await;
+        again.until("in sync", World::is_in_sync).await;
+        let known = again.api.link().addresses().learnt();
+        assert_eq!(known, ["10.0.0.1:6443".parse().unwrap()]);
+        // Of a version that no server gave.
+        let kept = "+EndpointSlice default/kubernetes@";
+        assert_eq!(about(&again).get(told).map(String::as_str), Some(kept));
+        let mut later = world(vec![list, slice("MODIFIED", 5, two)]).await;
+        let is_new = |w: &World| {
+            w.objects
+                .get("EndpointSlice default/kubernetes")
+                .is_some_and(|v| v == "5")
+        };
+        later.until("the new server", is_new).await;
+        assert_eq!(
+            later.api.link().addresses().learnt(),
+            ["10.0.0.2:6443".parse().unwrap()]
+        );
+        drop(later);
+        // As it was.
+        let mut first = world(vec![slice("ADDED", 1, one) + &bookmark(2, true)]).await;
+        first.until("in sync", World::is_in_sync).await;
+    }
+    std::fs::remove_file(&file).unwrap();
 }

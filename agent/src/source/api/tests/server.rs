@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -41,7 +41,20 @@ impl Answer {
 }
 
 type Script = Box<dyn FnMut(&str) -> Option<Answer> + Send>;
-type Log = Arc<Mutex<Vec<(Instant, String)>>>;
+type Log = Arc<Mutex<Vec<Asked>>>;
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// When it came.
+    pub at: Instant,
+    /// GET or another.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// What was sent with it.
+    pub body: String,
+}
 
 /// The server.
 pub struct Server {
@@ -92,15 +105,21 @@ impl Server {
 
     /// The targets of requests that begin so.
     pub fn requests(&self, prefix: &str) -> Vec<String> {
-        let times = self.times(prefix);
-        times.into_iter().map(|(_, target)| target).collect()
+        let asked = self.asked(prefix).into_iter();
+        asked.map(|asked| asked.target).collect()
     }
 
     /// When requests came that begin so.
     pub fn times(&self, prefix: &str) -> Vec<(Instant, String)> {
+        let asked = self.asked(prefix).into_iter();
+        asked.map(|asked| (asked.at, asked.target)).collect()
+    }
+
+    /// Requests whose targets begin so.
+    pub fn asked(&self, prefix: &str) -> Vec<Asked> {
         let log = self.log.lock().expect("the log");
         log.iter()
-            .filter(|(_, target)| target.starts_with(prefix))
+            .filter(|asked| asked.target.starts_with(prefix))
             .cloned()
             .collect()
     }
@@ -118,21 +137,11 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, log: Log) {
     stream.set_nodelay(true).expect("no delay");
     let mut stream = BufReader::new(stream);
     loop {
-        let mut target = None;
-        loop {
-            let mut line = String::new();
-            match stream.read_line(&mut line).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) if line == "\r\n" => break,
-                Ok(_) => {
-                    target.get_or_insert_with(|| line.split(' ').nth(1).unwrap_or("").to_owned());
-                }
-            }
-        }
-        let target = target.unwrap_or_default();
-        log.lock()
-            .expect("the log")
-            .push((Instant::now(), target.clone()));
+        let Some(asked) = read(&mut stream).await else {
+            return;
+        };
+        let target = asked.target.clone();
+        log.lock().expect("the log").push(asked);
         let answer = (script.lock().expect("the script"))(&target);
         if answer_with(&mut stream, answer.unwrap_or_else(|| quiet(&target)))
             .await
@@ -141,6 +150,35 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, log: Log) {
             return;
         }
     }
+}
+
+/// The next request; `None` if the client went.
+async fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
+    let mut first = String::new();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        match stream.read_line(&mut line).await {
+            Ok(0) | Err(_) => return None,
+            Ok(_) if line == "\r\n" => break,
+            Ok(_) if first.is_empty() => first = line,
+            Ok(_) => {
+                let line = line.to_lowercase();
+                if let Some(text) = line.strip_prefix("content-length:") {
+                    length = text.trim().parse().expect("a length");
+                }
+            }
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    let mut words = first.split(' ').map(str::to_owned);
+    Some(Asked {
+        at: Instant::now(),
+        method: words.next()?,
+        target: words.next()?,
+        body: String::from_utf8(body).expect("text"),
+    })
 }
 
 /// A cluster without objects.
