@@ -61,6 +61,20 @@ impl Step {
         self.values.extend_from_slice(value);
     }
 
+    /// Takes the entries of a key back.
+    pub(crate) fn remove(&mut self, key: &[u8]) {
+        let (of_key, of_value) = (self.map.key_size(), self.map.value_size());
+        let mut keys = self.keys.chunks_exact(of_key);
+        while let Some(at) = keys.position(|known| known == key) {
+            self.keys.drain(at * of_key..(at + 1) * of_key);
+            let values = at * of_value..(at + 1) * of_value;
+            if self.values.len() >= values.end {
+                self.values.drain(values);
+            }
+            keys = self.keys.chunks_exact(of_key);
+        }
+    }
+
     /// The map.
     pub fn map(&self) -> MapId {
         self.map

@@ -45,7 +45,7 @@ impl Names {
             }
         }
         for interface in snapshot.interfaces.values() {
-            let addresses = interface.addresses.iter().copied().collect();
+            let addresses = interface.addresses.to_vec();
             names.devices.insert(interface.ifindex, addresses);
         }
         names

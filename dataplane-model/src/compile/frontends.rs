@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use dataplane_common::abi::{scope, service_flags};
+use dataplane_common::abi::{Port, ServiceKey, scope, service_flags};
 use ipnet::IpNet;
 
 use crate::snapshot::{NodeConfig, OnRemoved, Service, ServicePort, TrafficPolicy};
@@ -23,6 +23,19 @@ pub(super) struct Frontend<A> {
     pub(super) flags: u16,
     /// Which endpoints serve; `None`: nobody does, clients are refused.
     pub(super) policy: Option<TrafficPolicy>,
+}
+
+impl<A: Family> Frontend<A> {
+    /// Its key in the map.
+    pub(super) fn key(&self) -> ServiceKey<A> {
+        ServiceKey {
+            addr: self.addr,
+            port: Port::new(self.port),
+            proto: self.proto,
+            scope: self.scope,
+            reserved: 0,
+        }
+    }
 }
 
 /// The frontends of one family of a Service's port: none unless the Service has a cluster IP of it. An

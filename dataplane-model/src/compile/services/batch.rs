@@ -45,6 +45,15 @@ impl Batch {
         }
     }
 
+    /// Takes an entry back that one of the batch's Services was to write: another's takes its place.
+    pub(super) fn take_back<K: Abi>(&mut self, service: &ObjectKey, map: MapId, key: &K) {
+        if self.services.contains(service)
+            && let Some(step) = self.steps.iter_mut().find(|step| step.map() == map)
+        {
+            step.remove(bytes_of(key));
+        }
+    }
+
     /// Operations.
     pub(super) fn len(&self) -> usize {
         self.steps.iter().map(Step::len).sum()

@@ -4,7 +4,7 @@
 //! another's traffic by naming its address (CVE-2020-8554); then the older Service goes first, then
 //! the first by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use dataplane_common::abi::{Port, ServiceKey, scope};
 
@@ -44,8 +44,25 @@ fn other_ports<A: Family>(key: &ServiceKey<A>) -> ServiceKey<A> {
 }
 
 impl<A: Family> Side<A> {
+    /// True if a Service has the best claim to a frontend; otherwise it waits for it from now on.
+    pub(super) fn may_have(
+        &mut self,
+        snapshot: &Snapshot,
+        service: &Service,
+        key: &ServiceKey<A>,
+        waiters: &mut HashSet<ObjectKey>,
+    ) -> bool {
+        let is_left = self.left_to(snapshot, service, key).is_some();
+        if is_left {
+            let waiting = self.waiting.entry(*key).or_default();
+            waiting.insert(service.key.clone());
+            waiters.insert(service.key.clone());
+        }
+        !is_left
+    }
+
     /// The Service that a frontend is left to, if another has the better claim.
-    pub(super) fn left_to(
+    fn left_to(
         &self,
         snapshot: &Snapshot,
         service: &Service,
@@ -66,22 +83,19 @@ impl<A: Family> Side<A> {
     }
 
     /// Notes that a Service has a frontend from now on, and marks those that it takes something from,
-    /// or that have a better claim.
+    /// or that have a better claim. Returns the Service that had it until now.
     pub(super) fn claim(
         &mut self,
         snapshot: &Snapshot,
         service: &Service,
         key: &ServiceKey<A>,
         marks: &mut Marks,
-    ) {
+    ) -> Option<ObjectKey> {
         let own = rank(&snapshot.node, service, key);
         let before = self.frontends.get(key).map(|front| &front.owner);
         let is_new = before != Some(&service.key);
-        if is_new {
-            marks
-                .dirty
-                .extend(before.filter(|key| !key.name.is_empty()).cloned());
-        }
+        let before = before.filter(|key| is_new && !key.name.is_empty()).cloned();
+        marks.dirty.extend(before.clone());
         if is_new && key.proto == 0 {
             let given = self.given.get(&key.addr).into_iter().flatten();
             marks
@@ -99,6 +113,7 @@ impl<A: Family> Side<A> {
             other.is_some_and(|other| rank(&snapshot.node, other, key) < own)
         });
         marks.dirty.extend(better.cloned());
+        before
     }
 
     /// Notes that a Service has a frontend no more, and marks those that wait for it.

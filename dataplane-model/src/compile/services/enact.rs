@@ -88,7 +88,8 @@ impl Enact<'_> {
         for (wanted, port) in wanted.iter().zip(&placed.ports) {
             for at in 0..port.frontends.len() {
                 let key = port.frontends[at].1;
-                if seen.insert(key) && self.frontend(wanted, port, at) {
+                if seen.insert(key) {
+                    self.frontend(wanted, port, at);
                     keys.push(key);
                 }
             }
@@ -124,25 +125,18 @@ impl Enact<'_> {
         }
     }
 
-    /// Writes a frontend; false if it is another Service's.
-    fn frontend<A: Family>(
-        &mut self,
-        wanted: &Wanted<'_, A>,
-        port: &PlacedPort<A>,
-        at: usize,
-    ) -> bool
+    /// Writes a frontend.
+    fn frontend<A: Family>(&mut self, wanted: &Wanted<'_, A>, port: &PlacedPort<A>, at: usize)
     where
         ServiceKey<A>: Abi,
     {
         let (asked, (number, key)) = (&wanted.frontends[at], port.frontends[at]);
         let own = &self.service.key;
         let side = A::side_mut(self.maps);
-        if side.left_to(self.snapshot, self.service, &key).is_some() {
-            side.waiting.entry(key).or_default().insert(own.clone());
-            self.maps.waiters.insert(own.clone());
-            return false;
+        let before = side.claim(self.snapshot, self.service, &key, self.marks);
+        if let Some(before) = &before {
+            self.batch.take_back(before, A::SERVICES, &key);
         }
-        side.claim(self.snapshot, self.service, &key, self.marks);
         let serving = asked
             .serving
             .map(|at| port.servings[at])
@@ -170,12 +164,15 @@ impl Enact<'_> {
         };
         let was_leaving = side.leaving.remove(&key);
         let known = side.frontends.get(&key);
-        if self.rewrite || was_leaving || known.is_none_or(|front| front.value != value) {
+        if self.rewrite
+            || was_leaving
+            || before.is_some()
+            || known.is_none_or(|front| front.value != value)
+        {
             self.batch.put(A::SERVICES, &key, &value);
         }
         let owner = own.clone();
         side.frontends.insert(key, Front { value, owner });
-        true
     }
 }
 

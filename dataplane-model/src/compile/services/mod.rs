@@ -307,8 +307,16 @@ impl State {
             index,
             depend,
         } = context;
-        let wanted4 = wanted::wanted::<Addr4>(snapshot, index, &depend.routes, service)?;
-        let wanted6 = wanted::wanted::<Addr6>(snapshot, index, &depend.routes, service)?;
+        let Maps {
+            v4, v6, waiters, ..
+        } = &mut self.maps;
+        let routes = &depend.routes;
+        let wanted4 = wanted::wanted::<Addr4>(snapshot, index, routes, service, |key| {
+            v4.may_have(snapshot, service, key, waiters)
+        })?;
+        let wanted6 = wanted::wanted::<Addr6>(snapshot, index, routes, service, |key| {
+            v6.may_have(snapshot, service, key, waiters)
+        })?;
         let mut taken = place::Taken::default();
         let mut placer = place::Placer {
             maps: &mut self.maps,

@@ -167,14 +167,7 @@ impl Placer<'_> {
         let content = (service, frontend.addr.to_ip(), frontend.port, port.protocol);
         let name = || super::frontend_name(service, port, frontend);
         let number = self.number(key(IdKind::Frontend, &content), name, ids)?;
-        let key = ServiceKey {
-            addr: frontend.addr,
-            port: Port::new(frontend.port),
-            proto: frontend.proto,
-            scope: frontend.scope,
-            reserved: 0,
-        };
-        Ok((number, key))
+        Ok((number, frontend.key()))
     }
 
     /// The number of the clients that load balancers' addresses are for; 0: all. The set is the

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane_common::abi::{MAX_CLASSES, Port, backend_flags};
+use dataplane_common::abi::{MAX_CLASSES, Port, ServiceKey, backend_flags};
 use dataplane_common::decide::balance::thresholds;
 use ipnet::IpNet;
 
@@ -65,7 +65,7 @@ pub(super) struct WantedFrontend<A> {
     pub(super) drops: bool,
 }
 
-/// What a Service's ports ask for in one family.
+/// What a Service's ports ask for in one family, without the frontends that it may not have.
 ///
 /// # Errors
 ///
@@ -75,10 +75,12 @@ pub(super) fn wanted<'a, A: Family>(
     index: &Index<'a>,
     routes: &Routes,
     service: &'a Service,
+    mut may_have: impl FnMut(&ServiceKey<A>) -> bool,
 ) -> Result<Vec<Wanted<'a, A>>, CapacityError> {
     let mut all = Vec::new();
     for port in &service.ports {
-        let frontends = frontends::<A>(&snapshot.node, service, port);
+        let mut frontends = frontends::<A>(&snapshot.node, service, port);
+        frontends.retain(|frontend| may_have(&frontend.key()));
         if !frontends.is_empty() {
             let endpoints = Endpoints::<A>::new(snapshot, index, routes, service, port);
             all.push(endpoints.wanted(frontends)?);
