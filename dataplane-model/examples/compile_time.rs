@@ -99,6 +99,12 @@ fn cluster(services: usize, endpoints: usize, policies: usize, pods: usize) -> S
     };
     let mut snapshot = Snapshot::new(node, []);
     let mut add = |object| snapshot.apply(Event::Apply(object));
+    for index in 0..NAMESPACES {
+        add(Object::Namespace(Namespace {
+            name: namespace(index).into(),
+            labels: Labels::new(),
+        }));
+    }
     for index in 0..pods {
         add(Object::Pod(pod(index)));
         add(Object::Interface(Interface {

@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 use crate::store::NoMaps;
 use crate::tables::Tables;
 pub use policy::PolicyState;
-pub use services::{Presence, Round, Services, Sided};
+pub use services::{Presence, Round, ServiceNames, Services, Sided};
 
 /// What the maps should hold.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

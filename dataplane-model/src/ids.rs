@@ -69,7 +69,7 @@ impl IdKind {
     }
 
     /// True if a Service holds such numbers for as long as it needs them, whatever policy is compiled.
-    pub(crate) const fn is_held(self) -> bool {
+    pub const fn is_held(self) -> bool {
         matches!(self, Self::Frontend | Self::ServicePort | Self::SourceSet)
     }
 
@@ -86,20 +86,20 @@ pub struct IdTable {
     spaces: BTreeMap<IdKind, Space>,
     names: HashMap<(IdKind, u32), Arc<str>>,
     /// Counts compiles of policy: its entries of an earlier round are retired.
-    round: u64,
+    round: u32,
     /// Policy as of the last plan that was applied in full.
     pub(crate) applied: Arc<PolicyState>,
     capacities: Capacities,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     val: IdVal,
-    round: u64,
+    round: u32,
 }
 
 /// Round of what a Service holds.
-const HELD: u64 = u64::MAX;
+const HELD: u32 = u32::MAX;
 
 impl Default for IdTable {
     fn default() -> Self {
@@ -145,13 +145,13 @@ impl IdTable {
         &self.capacities
     }
 
-    /// What a number stands for, for people; `None` if it is not in use, or was restored and has not
-    /// been compiled since.
+    /// What a number of policy stands for, for people; `None` if it is not in use, or was restored and
+    /// has not been compiled since. For those of Services, see [`crate::compile::ServiceNames`].
     pub fn name(&self, kind: IdKind, id: u32) -> Option<&Arc<str>> {
         self.names.get(&(kind, id))
     }
 
-    /// All names of a kind, by number.
+    /// All names of a kind of policy, by number.
     pub fn names(&self, kind: IdKind) -> BTreeMap<u32, Arc<str>> {
         let of_kind = self.names.iter().filter(|((of, _), _)| *of == kind);
         of_kind.map(|(&(_, id), name)| (id, name.clone())).collect()
@@ -211,11 +211,7 @@ impl IdTable {
 
     /// The number of what a Service has, a new one if it has none, until [`Self::release`]. Says too
     /// whether it is new.
-    pub(crate) fn hold(
-        &mut self,
-        key: IdKey,
-        name: impl FnOnce() -> String,
-    ) -> Result<(u32, bool), CapacityError> {
+    pub(crate) fn hold(&mut self, key: IdKey) -> Result<(u32, bool), CapacityError> {
         let kind = IdKind::from_number(key.kind).unwrap_or(IdKind::Frontend);
         let known = self.entries.get_mut(&key);
         let is_new = known.is_none();
@@ -226,9 +222,6 @@ impl IdTable {
             }
             None => self.add(kind, key)?,
         };
-        self.names
-            .entry((kind, id))
-            .or_insert_with(|| name().into());
         Ok((id, is_new))
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use dataplane_common::abi::{Addr4, Addr6, name, scope, service_flags};
 use dataplane_model::eval;
-use dataplane_model::ids::IdKind;
 use dataplane_model::snapshot::{Direction, NetworkPolicy, ObjectKey};
 use dataplane_model::tables::{Family, MapId};
 use serde::Serialize;
@@ -268,8 +267,7 @@ impl View<'_> {
     fn frontends<A: Family>(&self, of: Option<&ObjectKey>, list: &mut Vec<Frontend>) {
         let services = self.engine.state().services();
         for (key, value) in services.frontends::<A>() {
-            let name = self.engine.ids().name(IdKind::Frontend, value.frontend);
-            let name = name.map(ToString::to_string).unwrap_or_default();
+            let name = self.names.frontend(value.frontend).unwrap_or_default();
             if of.is_some_and(|service| !explain::is_of(&name, service)) {
                 continue;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dataplane_common::abi::{Addr4, Addr6, Port};
 use dataplane_common::net::proto;
+use dataplane_model::compile::Services;
 use dataplane_model::ids::{IdKind, IdTable};
 use dataplane_model::snapshot::{Direction, ObjectKey, Snapshot};
 use dataplane_model::tables::Family;
@@ -27,9 +28,9 @@ pub struct Names {
 
 impl Names {
     /// The names of a state.
-    pub fn new(snapshot: &Snapshot, ids: &IdTable) -> Self {
+    pub fn new(snapshot: &Snapshot, ids: &IdTable, services: &Services) -> Self {
         let mut names = Self {
-            frontends: ids.names(IdKind::Frontend),
+            frontends: services.names(snapshot, ids).of(IdKind::Frontend),
             rules: ids.names(IdKind::Rule),
             node: Some(snapshot.node.name.clone()),
             node_addresses: snapshot.node.addresses.clone(),

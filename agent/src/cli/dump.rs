@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use dataplane_common::abi::{CidrKey, PortSpan, RulesetVal, Subject, peer, scope, subject_state};
-use dataplane_model::compile::compile;
+use dataplane_model::compile::{ServiceNames, compile};
 use dataplane_model::ids::{IdKind, IdTable};
 use dataplane_model::snapshot::{Event, Interface, NodeConfig, Object, Snapshot};
 use dataplane_model::tables::{Family, FamilyTables, Tables};
@@ -66,7 +66,10 @@ pub fn compile_folder(
             bail!("{}", texts.join("; "));
         }
     };
-    let mut lines = lines(&desired.tables, &ids);
+    let mut services = ServiceNames::new(&snapshot, &ids);
+    services.add(entries(&desired.tables.v4.services));
+    services.add(entries(&desired.tables.v6.services));
+    let mut lines = lines(&desired.tables, &ids, &services);
     let problems = contents.problems.iter().chain(converter.problems());
     lines.extend(problems.map(|problem| format!("problem {problem}")));
     lines.extend(
@@ -103,7 +106,11 @@ fn add_devices(snapshot: &mut Snapshot) {
     }
 }
 
-fn lines(tables: &Tables, ids: &IdTable) -> Vec<String> {
+fn entries<K: Copy, V: Copy>(table: &BTreeMap<K, V>) -> impl Iterator<Item = (K, V)> {
+    table.iter().map(|(key, value)| (*key, *value))
+}
+
+fn lines(tables: &Tables, ids: &IdTable, services: &ServiceNames<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     family(&tables.v4, &mut lines);
     family(&tables.v6, &mut lines);
@@ -137,7 +144,13 @@ fn lines(tables: &Tables, ids: &IdTable) -> Vec<String> {
         ));
     }
     for kind in IdKind::ALL {
-        named(kind, ids, &mut lines);
+        let names = if kind.is_held() {
+            services.of(kind)
+        } else {
+            ids.names(kind)
+        };
+        let named = names.iter();
+        lines.extend(named.map(|(number, name)| format!("name {kind:?} {number} {name}")));
     }
     lines
 }
@@ -239,10 +252,4 @@ fn ruleset(tables: &Tables, ruleset: &RulesetVal) -> String {
         ruleset.other_class,
         ruleset.flags
     )
-}
-
-fn named(kind: IdKind, ids: &IdTable, lines: &mut Vec<String>) {
-    for (number, name) in ids.names(kind) {
-        lines.push(format!("name {kind:?} {number} {name}"));
-    }
 }

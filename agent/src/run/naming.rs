@@ -47,7 +47,8 @@ impl Naming {
     /// The names of what is in force.
     pub fn now(&mut self, engine: &Engine) -> Arc<Names> {
         if std::mem::take(&mut self.stale) {
-            let names = Names::new(engine.snapshot(), engine.ids());
+            let services = engine.state().services();
+            let names = Names::new(engine.snapshot(), engine.ids(), services);
             self.names.send_replace(Arc::new(names));
             self.made = Instant::now();
         }

@@ -58,10 +58,10 @@ fn a_retired_thing_that_comes_back_has_its_number() {
 fn what_a_service_holds_outlives_compiles_of_policy() {
     let mut ids = table();
     let held = key(IdKind::Frontend, "web");
-    assert_eq!(ids.hold(held, String::new).unwrap(), (1, true));
+    assert_eq!(ids.hold(held).unwrap(), (1, true));
     ids.begin();
     ids.settle(Arc::default());
-    assert_eq!(ids.hold(held, String::new).unwrap(), (1, false));
+    assert_eq!(ids.hold(held).unwrap(), (1, false));
     assert_eq!(ids.in_use().len(), 0, "it is no number of policy");
     ids.release(held);
     assert_eq!(ids.len(), 0);
@@ -71,11 +71,11 @@ fn what_a_service_holds_outlives_compiles_of_policy() {
 fn what_no_service_holds_after_a_restart_is_known() {
     let mut before = table();
     let [web, gone] = ["web", "gone"].map(|name| key(IdKind::ServicePort, name));
-    before.hold(web, String::new).unwrap();
-    before.hold(gone, String::new).unwrap();
+    before.hold(web).unwrap();
+    before.hold(gone).unwrap();
     let mut after = table();
     after.restore(before.held());
-    assert_eq!(after.hold(web, String::new).unwrap(), (1, false));
+    assert_eq!(after.hold(web).unwrap(), (1, false));
     assert_eq!(after.unheld().collect::<Vec<_>>(), [gone]);
 }
 

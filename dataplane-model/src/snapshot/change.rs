@@ -67,10 +67,17 @@ impl Snapshot {
             }
             Object::Pod(pod) => put(&mut self.pods, pod.key.clone(), pod)
                 .map(|(key, old)| Change::Pod(key, old.map(Box::new))),
-            Object::Service(service) => put(&mut self.services, service.key.clone(), service)
-                .map(|(key, _)| Change::Service(key)),
-            Object::Slice(slice) => put(&mut self.slices, slice.key.clone(), slice)
-                .map(|(key, old)| Change::Slice(key, old)),
+            Object::Service(mut service) => {
+                service.key = self.shared(&self.services, service.key);
+                put(&mut self.services, service.key.clone(), service)
+                    .map(|(key, _)| Change::Service(key))
+            }
+            Object::Slice(mut slice) => {
+                slice.key = self.shared(&self.slices, slice.key);
+                slice.service = self.shared(&self.services, slice.service);
+                put(&mut self.slices, slice.key.clone(), slice)
+                    .map(|(key, old)| Change::Slice(key, old))
+            }
             Object::Policy(policy) => put(&mut self.policies, policy.key.clone(), policy)
                 .map(|(key, _)| Change::Policy(key)),
             Object::Route(route) => put(&mut self.routes, (route.kind, route.key.clone()), route)
@@ -120,6 +127,18 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    /// The key as it is known already, or with its namespace's name as that is known: what is equal
+    /// and kept for long is kept once.
+    fn shared<V>(&self, known: &BTreeMap<ObjectKey, V>, key: ObjectKey) -> ObjectKey {
+        if let Some((known, _)) = known.get_key_value(&key) {
+            return known.clone();
+        }
+        match self.namespaces.get_key_value(&key.namespace) {
+            Some((namespace, _)) => ObjectKey::new(namespace.clone(), key.name.clone()),
+            None => key,
+        }
+    }
+
     fn node_changed(&mut self) -> Change {
         let old = Box::new(self.node.clone());
         self.follow_own_node();

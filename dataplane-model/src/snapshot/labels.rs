@@ -5,8 +5,62 @@ use std::fmt;
 
 use super::Text;
 
-/// Labels of an object.
-pub type Labels = BTreeMap<Text, Text>;
+/// Labels of an object, by key. Most objects have one or two, so that a tree would be mostly air.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Labels(Box<[(Text, Text)]>);
+
+impl Labels {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The value of a label.
+    pub fn get(&self, key: &str) -> Option<&Text> {
+        let place = self.place(key).ok()?;
+        Some(&self.0[place].1)
+    }
+
+    /// Sets a label.
+    pub fn insert(&mut self, key: Text, value: Text) {
+        match self.place(&key) {
+            Ok(place) => self.0[place].1 = value,
+            Err(place) => {
+                let mut all = std::mem::take(&mut self.0).into_vec();
+                all.insert(place, (key, value));
+                self.0 = all.into();
+            }
+        }
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keys and values, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&Text, &Text)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    fn place(&self, key: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| (**known).cmp(key))
+    }
+}
+
+impl FromIterator<(Text, Text)> for Labels {
+    /// Of a key that comes twice, the last value.
+    fn from_iter<I: IntoIterator<Item = (Text, Text)>>(labels: I) -> Self {
+        let sorted: BTreeMap<Text, Text> = labels.into_iter().collect();
+        Self(sorted.into_iter().collect())
+    }
+}
+
+impl<const N: usize> From<[(Text, Text); N]> for Labels {
+    fn from(labels: [(Text, Text); N]) -> Self {
+        labels.into_iter().collect()
+    }
+}
 
 /// A label selector: all requirements must hold. Without any it selects everything.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

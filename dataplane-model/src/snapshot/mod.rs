@@ -15,6 +15,7 @@ mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use dataplane_common::net::proto;
@@ -37,9 +38,13 @@ pub use service::{OnRemoved, Service, ServiceKind, ServicePort, TargetPort, Traf
 /// A shared, immutable string.
 pub type Text = Arc<str>;
 
-/// Namespace and name of an object.
+/// Namespace and name of an object. Its copies share them: there are many of each.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ObjectKey {
+pub struct ObjectKey(Arc<FullName>);
+
+/// What an [`ObjectKey`] consists of.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FullName {
     /// The namespace.
     pub namespace: Text,
     /// The name.
@@ -49,10 +54,18 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// From its two parts.
     pub fn new(namespace: impl Into<Text>, name: impl Into<Text>) -> Self {
-        Self {
+        Self(Arc::new(FullName {
             namespace: namespace.into(),
             name: name.into(),
-        }
+        }))
+    }
+}
+
+impl Deref for ObjectKey {
+    type Target = FullName;
+
+    fn deref(&self) -> &FullName {
+        &self.0
     }
 }
 

@@ -75,7 +75,7 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
     });
     let policies = vec(policy(), 0..5).prop_map(|policies| {
         let name = |i: usize, policy: NetworkPolicy| NetworkPolicy {
-            key: ObjectKey::new(policy.key.namespace, format!("np{i}")),
+            key: ObjectKey::new(policy.key.namespace.clone(), format!("np{i}")),
             ..policy
         };
         policies

@@ -34,13 +34,13 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
                 .map(|(i, service)| Object::Service(place(i, service)));
             let slices = slices.into_iter().enumerate().map(|(i, slice)| {
                 Object::Slice(EndpointSlice {
-                    key: ObjectKey::new(slice.key.namespace, format!("slice{i}")),
+                    key: ObjectKey::new(slice.key.namespace.clone(), format!("slice{i}")),
                     ..slice
                 })
             });
             let routes = routes.into_iter().enumerate().map(|(i, route)| {
                 Object::Route(Route {
-                    key: ObjectKey::new(route.key.namespace, format!("route{i}")),
+                    key: ObjectKey::new(route.key.namespace.clone(), format!("route{i}")),
                     ..route
                 })
             });
@@ -61,7 +61,7 @@ fn place(index: usize, service: Service) -> Service {
             .filter(|_| port.protocol == Protocol::Tcp)
             .map(|_| NODE_PORTS[index % 3]);
     }
-    let key = ObjectKey::new(service.key.namespace, format!("svc{}", index % 2));
+    let key = ObjectKey::new(service.key.namespace.clone(), format!("svc{}", index % 2));
     // Some addresses are claimed twice, and some are in two lists of one Service.
     let vips = |ips: Vec<IpAddr>| {
         let low = |ip: &IpAddr| if ip.is_loopback() { index % 2 + 1 } else { 9 };

@@ -73,7 +73,7 @@ fn frontend(backends: &[&str]) -> Frontend {
 fn told(snapshot: &Snapshot, frontends: Vec<Frontend>) -> Option<ServiceDetail> {
     let mut services = Services::new(&Capacities::default());
     services.note_all(snapshot);
-    let names = Names::new(snapshot, &IdTable::default());
+    let names = Names::new(snapshot, &IdTable::default(), &services);
     explain(snapshot, &services, &names, &key(), frontends)
 }
 

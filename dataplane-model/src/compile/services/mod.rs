@@ -14,6 +14,7 @@ mod depend;
 mod enact;
 mod ends;
 mod maps;
+mod names;
 mod place;
 mod places;
 mod presence;
@@ -25,11 +26,10 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use dataplane_common::abi::{Addr4, Addr6, IdKey, scope, service_flags};
+use dataplane_common::abi::{Addr4, Addr6, IdKey};
 
 use super::Notice;
 use super::endpoints::Index;
-use super::frontends::Frontend;
 use crate::capacity::{Capacities, CapacityError};
 use crate::gone::Gone;
 use crate::ids::{IdKind, IdTable, key};
@@ -41,6 +41,7 @@ use batch::Batch;
 use depend::{Dependents, Marks};
 pub use maps::Sided;
 use maps::{Holdings, Maps};
+pub use names::ServiceNames;
 pub use presence::Presence;
 
 /// Writes that one batch gathers before it is done.
@@ -363,14 +364,4 @@ fn service_port_key(service: &ObjectKey, port: &ServicePort) -> IdKey {
 /// The key of the number of a Service's source ranges.
 fn source_set_key<A: Family>(service: &ObjectKey) -> IdKey {
     key(IdKind::SourceSet, &(A::INDEX, service))
-}
-
-/// A frontend's name for people.
-fn frontend_name<A>(service: &ObjectKey, port: &ServicePort, frontend: &Frontend<A>) -> String {
-    let of_node = frontend.flags & service_flags::NODE_ADDRESS != 0;
-    match of_node || frontend.scope == scope::LOOPBACK {
-        _ if frontend.proto == 0 => format!("{service}: other ports"),
-        false => format!("{service}:{}", port.port),
-        true => format!("{service}:{} (node port {})", port.port, frontend.port),
-    }
 }

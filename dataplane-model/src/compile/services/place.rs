@@ -151,9 +151,8 @@ impl Placer<'_> {
         wanted: &Wanted<'_, A>,
         ids: &mut Vec<IdKey>,
     ) -> Result<u32, CapacityError> {
-        let (service, port) = (&wanted.service.key, wanted.port);
-        let name = || format!("{service}:{}/{}", port.port, port.protocol);
-        self.number(super::service_port_key(service, port), name, ids)
+        let key = super::service_port_key(&wanted.service.key, wanted.port);
+        self.number(key, ids)
     }
 
     fn frontend<A: Family>(
@@ -165,8 +164,7 @@ impl Placer<'_> {
         let (service, port) = (&wanted.service.key, wanted.port);
         let frontend = &wanted.frontends[at].frontend;
         let content = (service, frontend.addr.to_ip(), frontend.port, port.protocol);
-        let name = || super::frontend_name(service, port, frontend);
-        let number = self.number(key(IdKind::Frontend, &content), name, ids)?;
+        let number = self.number(key(IdKind::Frontend, &content), ids)?;
         Ok((number, frontend.key()))
     }
 
@@ -180,10 +178,8 @@ impl Placer<'_> {
         let Some(ranges) = &wanted.source_ranges else {
             return Ok(0);
         };
-        let service = &wanted.service.key;
-        let name = || format!("source ranges of {service}");
-        let key = super::source_set_key::<A>(service);
-        let set = self.number(key, name, &mut placed.ids)?;
+        let key = super::source_set_key::<A>(&wanted.service.key);
+        let set = self.number(key, &mut placed.ids)?;
         let ranges = ranges.iter().filter_map(|range| {
             let addr = A::from_ip(range.network())?;
             let length = range.prefix_len().into();
@@ -195,13 +191,8 @@ impl Placer<'_> {
         Ok(set)
     }
 
-    fn number(
-        &mut self,
-        key: IdKey,
-        name: impl FnOnce() -> String,
-        ids: &mut Vec<IdKey>,
-    ) -> Result<u32, CapacityError> {
-        let (number, is_new) = self.ids.hold(key, name)?;
+    fn number(&mut self, key: IdKey, ids: &mut Vec<IdKey>) -> Result<u32, CapacityError> {
+        let (number, is_new) = self.ids.hold(key)?;
         if is_new {
             self.taken.ids.push(key);
         }

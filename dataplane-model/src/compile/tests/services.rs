@@ -398,11 +398,13 @@ fn an_address_belongs_to_one_service() {
         Object::Service(plain()),
         Object::Service(service("zweb", "10.96.0.1")),
     ];
-    let mut ids = IdTable::default();
-    let desired = compile(&snapshot(objects), &mut ids).unwrap();
+    let (mut ids, snapshot) = (IdTable::default(), snapshot(objects));
+    let desired = compile(&snapshot, &mut ids).unwrap();
     let number = cluster_ip(&desired).unwrap().service.frontend;
+    let mut names = ServiceNames::new(&snapshot, &ids);
+    names.add(desired.tables.v4.services.clone());
     assert_eq!(
-        ids.name(IdKind::Frontend, number).map(|name| &**name),
+        names.name(IdKind::Frontend, number).map(|name| &**name),
         Some("shop/web:80")
     );
     assert!(
