@@ -8,6 +8,7 @@ pub mod fields;
 mod gateway;
 mod istio;
 mod nodes;
+mod plain;
 mod policies;
 mod services;
 mod slices;
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 use crate::source::routes::DestinationRule;
 use crate::source::{Change, Kind, Object, ObjectKey, Origin, Problem};
 use fields::{Fault, Note};
+use plain::{Plain, key_in_force};
 
 pub use nodes::NAMESPACE_NAME_LABEL;
 
@@ -30,7 +32,9 @@ const L7_PROXY: &str = "needs the L7 proxy, which is not available yet";
 /// Converts changes, and knows what is wrong with the objects now.
 #[derive(Debug, Default)]
 pub struct Converter {
+    /// Objects that are not plain.
     known: BTreeMap<ObjectKey, Known>,
+    plain: Plain,
     /// How many objects each namespace has.
     members: BTreeMap<String, usize>,
     /// Namespaces in force, declared or implied by their objects.
@@ -40,7 +44,7 @@ pub struct Converter {
     fresh: Vec<Problem>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
     origin: Origin,
     /// The last version, where it is needed to convert others or to convert it again.
@@ -75,14 +79,15 @@ impl Converter {
 
     fn apply(&mut self, object: &Arc<Object>, origin: Origin, events: &mut Vec<Event>) {
         let key = object.key();
-        if !self.known.contains_key(&key) && key.kind.namespaced() {
+        let is_known = self.plain.contains(&key) || self.known.contains_key(&key);
+        if !is_known && key.kind.namespaced() {
             self.add_member(&key.namespace, events);
         }
         if key.kind == Kind::Namespace {
             self.namespaces.insert(key.name.clone());
         }
         let keeps = matches!(key.kind, Kind::VirtualService | Kind::DestinationRule);
-        let before = self.known.remove(&key);
+        let before = self.take(&key);
         let in_force = before.as_ref().and_then(|known| known.in_force.clone());
         let closed = before.as_ref().is_some_and(|known| known.closed);
         let known = Known {
@@ -94,13 +99,32 @@ impl Converter {
         };
         self.known.insert(key.clone(), known);
         self.refresh(&key, object, events);
+        if self
+            .known
+            .get(&key)
+            .is_some_and(|known| known.is_plain(&key))
+        {
+            self.known.remove(&key);
+            self.plain.insert(&key);
+        }
         if key.kind == Kind::DestinationRule {
             self.refresh_virtual_services(events);
         }
     }
 
+    /// What is known of an object, and is not from now on.
+    fn take(&mut self, key: &ObjectKey) -> Option<Known> {
+        if self.plain.remove(key) {
+            return Some(Known {
+                in_force: key_in_force(key),
+                ..Known::default()
+            });
+        }
+        self.known.remove(key)
+    }
+
     fn delete(&mut self, key: &ObjectKey, events: &mut Vec<Event>) {
-        let Some(known) = self.known.remove(key) else {
+        let Some(known) = self.take(key) else {
             return;
         };
         match key.kind {
@@ -215,6 +239,12 @@ impl Converter {
 }
 
 impl Known {
+    /// True if nothing has to be remembered of it.
+    fn is_plain(&self, key: &ObjectKey) -> bool {
+        let ordinary = self.object.is_none() && !self.closed && self.problems.is_empty();
+        ordinary && self.in_force.is_some() && self.in_force == key_in_force(key)
+    }
+
     fn problem(&self, key: &ObjectKey, note: Note) -> Problem {
         Problem {
             origin: self.origin.clone(),

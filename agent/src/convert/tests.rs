@@ -191,11 +191,11 @@ fn another_proxys_service_is_left_to_it() {
 fn namespaces_are_implied_by_their_objects() {
     let mut world = World::of("apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\n");
     let labels = &world.snapshot.namespaces["shop"];
-    assert_eq!(&*labels[NAMESPACE_NAME_LABEL], "shop");
+    assert_eq!(labels.get(NAMESPACE_NAME_LABEL), Some(&"shop".into()));
     world.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {team: a}}\n");
-    assert_eq!(world.snapshot.namespaces["shop"].len(), 2);
+    assert_eq!(world.snapshot.namespaces["shop"].iter().count(), 2);
     world.delete(Kind::Namespace, "shop");
-    assert_eq!(world.snapshot.namespaces["shop"].len(), 1);
+    assert_eq!(world.snapshot.namespaces["shop"].iter().count(), 1);
     let gone = ObjectKey::new(Kind::Pod, Some("shop"), "p");
     world.change(Change::Delete(gone));
     assert!(world.snapshot.namespaces.is_empty());

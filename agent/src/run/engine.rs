@@ -33,6 +33,8 @@ pub struct Engine {
     latest: Instant,
     /// When the first change came that is not in force yet.
     changed_at: Option<Instant>,
+    /// When every source had delivered its first list.
+    complete_at: Option<Instant>,
     retry: Duration,
     history: History,
     /// Backends that were removed.
@@ -80,6 +82,7 @@ impl Engine {
             work_at: idle,
             latest: idle,
             changed_at: None,
+            complete_at: None,
             retry: RETRY.0,
             history: History::default(),
             gone: Vec::new(),
@@ -98,6 +101,9 @@ impl Engine {
             return;
         }
         let now = Instant::now();
+        if self.complete_at.is_none() && self.state.snapshot().is_in_sync() {
+            self.complete_at = Some(now);
+        }
         self.changed_at.get_or_insert(received);
         self.work_at = self.work_at.min(now);
         self.latest = self.latest.min(now + settle);
@@ -205,9 +211,18 @@ impl Engine {
         history.last_operations = operations;
         if !history.in_sync {
             history.in_sync = true;
-            info!(operations, "in sync");
+            let since_complete = self.complete_at.map_or(Duration::ZERO, |at| at.elapsed());
+            info!(
+                operations,
+                maps_us = since_complete.as_micros() as u64,
+                "in sync"
+            );
         }
-        debug!(operations, ?took, "round written");
+        debug!(
+            operations,
+            took_us = took.as_micros() as u64,
+            "round written"
+        );
     }
 
     fn failed(&mut self, text: String) {

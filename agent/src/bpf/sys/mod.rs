@@ -6,6 +6,7 @@
 mod device;
 mod link;
 mod map;
+mod memory;
 mod run;
 
 use std::{
@@ -24,6 +25,7 @@ pub use link::{
     link_info, link_tcx, link_update, link_xdp, next_link, query_cgroup, query_tcx,
 };
 pub use map::{Cursor, MapInfo, RawMap, is_refusal, kind};
+pub use memory::give_back_memory;
 pub use run::{load_classifier, netns_cookie, test_run};
 
 const OBJ_PIN: u32 = 6;
