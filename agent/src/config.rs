@@ -4,6 +4,7 @@ mod capacities;
 mod effective;
 mod file;
 mod reload;
+mod room;
 mod values;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use crate::args::AgentArgs;
 use crate::bpf::XdpSetting;
 use crate::kubeproxy::Given;
-use crate::source::api::Access;
+use crate::source::api::{Access, Census};
 pub use capacities::model_capacities;
 pub use file::File;
 pub use reload::Reload;
@@ -170,9 +171,13 @@ impl Settings {
         Ok(given.file.under(flags).under(given.above))
     }
 
-    /// Capacities by the maps' names in the kernel, where they are not the default.
-    pub fn capacities(&self) -> BTreeMap<String, u32> {
-        capacities::of_maps(&self.map_capacities)
+    /// Capacities by the maps' names in the kernel, where they are not the default. What a cluster has
+    /// fits, if that is known.
+    pub fn capacities(&self, census: Option<&Census>) -> BTreeMap<String, u32> {
+        match census {
+            Some(census) => capacities::of_maps(&room::for_cluster(&self.map_capacities, census)),
+            None => capacities::of_maps(&self.map_capacities),
+        }
     }
 
     /// The settings in force, given those that somebody asked for.

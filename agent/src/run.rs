@@ -33,7 +33,7 @@ use crate::observe::events::Hub;
 use crate::observe::sample::Sampler;
 use crate::serve;
 use crate::sockets::Ender;
-use crate::source::api::{Events, Told};
+use crate::source::api::{self, Events, Told};
 use crate::source::{Batch, Source};
 pub use devices::{Devices, Uplink};
 pub use engine::Engine;
@@ -42,6 +42,8 @@ use publish::Publisher;
 
 /// Changes that come together are compiled together, but none waits longer than this.
 const SETTLE: Duration = Duration::from_millis(2);
+/// Operations of a round that leaves much memory behind.
+const LARGE: usize = 10_000;
 
 /// Runs the agent until it is told to end, or the settings file asks for other settings. The
 /// dataplane stays in the kernel and goes on working.
@@ -55,7 +57,13 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
     server::check_free(&settings.socket)?;
     let mut lock = lock(&settings.bpffs)?;
     let hz = bpf::kernel_hz()?;
-    let dataplane = Arc::new(load(&settings, hz)?);
+    // Maps that are there keep their sizes.
+    let objects = if bpf::is_pinned(&settings.bpffs) {
+        None
+    } else {
+        source.census().await
+    };
+    let dataplane = Arc::new(load(&settings, objects.as_ref(), hz)?);
     if lock.is_none() {
         lock = self::lock(&settings.bpffs)?;
     }
@@ -132,11 +140,11 @@ fn lock(bpffs: &Path) -> Result<Option<File>> {
     }
 }
 
-fn load(settings: &Settings, hz: u32) -> Result<Dataplane> {
+fn load(settings: &Settings, objects: Option<&api::Census>, hz: u32) -> Result<Dataplane> {
     let options = LoadOptions {
         bpffs: settings.bpffs.clone(),
         config: config(settings, hz)?,
-        capacities: settings.capacities(),
+        capacities: settings.capacities(objects),
         attach: None,
     };
     Ok(Dataplane::load(bpf::object()?, &options)?)
@@ -209,6 +217,13 @@ fn netlink_settings(settings: &Settings, dataplane: &Arc<Dataplane>) -> netlink:
     }
 }
 
+/// Waits for a time, not at all if it has come: tokio's timers end with a whole millisecond.
+async fn due(at: Instant) {
+    if at > Instant::now() {
+        sleep_until(at).await;
+    }
+}
+
 /// The one task that owns the state.
 struct Agent {
     settings: Settings,
@@ -256,7 +271,7 @@ impl Agent {
                 },
                 batch = self.source.next() => self.on_batch(batch),
                 Some(question) = questions.recv() => self.answer(question),
-                () = sleep_until(work_at) => self.work(),
+                () = due(work_at) => self.work(),
             }
         }
         info!("ending; the dataplane goes on working");
@@ -274,6 +289,11 @@ impl Agent {
             let fresh = self.engine.take_fresh();
             (fresh.iter().filter_map(Told::of_notice)).for_each(|told| self.events.tell(told));
             self.naming.changed();
+            let history = self.engine.history();
+            // The first one comes after the programs are loaded, which needs much for a moment.
+            if history.done == 1 || history.last_operations >= LARGE {
+                bpf::give_back_memory();
+            }
         }
         if self.naming.due().is_some_and(|at| Instant::now() >= at) {
             self.naming.now(&self.engine);

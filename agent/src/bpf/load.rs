@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::{EbpfLoader, maps::MapData};
-use dataplane_common::abi::Config;
+use dataplane_common::abi::{Config, name};
 
 use super::{
     Error, Maps,
@@ -115,6 +115,11 @@ impl Dataplane {
     pub fn attach_mode(&self) -> AttachMode {
         self.mode
     }
+}
+
+/// True if maps of this version are pinned there.
+pub fn is_pinned(bpffs: &Path) -> bool {
+    PinDir::new(bpffs).map(name::SLOTS).exists()
 }
 
 /// Opens the maps of a running dataplane, to look at them.

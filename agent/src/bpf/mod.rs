@@ -23,12 +23,13 @@ pub use bulk::Pass;
 pub use cleanup::{CleanupReport, cleanup};
 pub use error::Error;
 pub use layout::KeptCapacity;
-pub use load::{Adoption, Dataplane, LoadOptions, open};
+pub use load::{Adoption, Dataplane, LoadOptions, is_pinned, open};
 pub use maps::{Counters, Maps, Table};
 pub use probe::{Jiffies, find_cgroup_root, kernel_hz, knows_csum_ipv6, netns_cookie};
 pub use program::{Hook, SOCKET_HOOKS};
 pub use ring::Ring;
 pub use store::Store;
+pub use sys::give_back_memory;
 pub use xdp::{EARLY, Early, XdpSetting};
 
 /// The compiled kernel programs that are embedded in this binary.

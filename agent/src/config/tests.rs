@@ -169,7 +169,7 @@ fn capacities_of_flags_go_before_those_of_the_file() {
         settings(given, file("mapCapacities: {conntrack: 5, rows: 7}")).expect("settings");
     let expected = [("ct4", 1024), ("ct6", 1024), ("rows", 7)];
     let expected = expected.map(|(name, entries)| (name.to_owned(), entries));
-    assert_eq!(settings.capacities(), BTreeMap::from(expected));
+    assert_eq!(settings.capacities(None), BTreeMap::from(expected));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::admin::protocol::SourceStatus;
 use crate::config::SourceSettings;
-use api::{Api, Events, States, Timing};
+use api::{Api, Census, Events, States, Timing};
 use manifests::{Manifests, Skipped};
 pub use object::{Kind, Object, ObjectKey, Origin, Problem};
 
@@ -72,6 +72,14 @@ impl Source {
                 .await?,
             )),
         })
+    }
+
+    /// How many objects there are, where that can be asked for.
+    pub async fn census(&self) -> Option<Census> {
+        match self {
+            Source::Folder(_) => None,
+            Source::Api(api) => api.census().await,
+        }
     }
 
     /// The folder, or the server's URL.

@@ -2,6 +2,7 @@
 //! comes is passed on object by object (ADR 7).
 
 mod access;
+mod census;
 mod decode;
 mod dial;
 mod discover;
@@ -26,8 +27,10 @@ use std::time::Duration;
 use dataplane_model::snapshot::Kind as ModelKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::debug;
 
 pub use access::{Access, Error};
+pub use census::Census;
 pub use events::{Events, Told};
 use follow::{Follower, Message};
 pub use kinds::plural;
@@ -43,6 +46,8 @@ const ORIGIN: Origin = Origin {
     file: Cow::Borrowed("API server"),
     line: 0,
 };
+/// How long the start waits for a count of the objects.
+const CENSUS: Duration = Duration::from_secs(3);
 /// Messages that wait for the agent: what makes a fast server wait for a slow node.
 const WAITING: usize = 16;
 
@@ -130,6 +135,13 @@ impl Api {
             in_sync,
             received: message.received,
         }
+    }
+
+    /// How many objects there are; `None` if the server does not say.
+    pub async fn census(&self) -> Option<Census> {
+        let census = census::census(&self.link, CENSUS).await;
+        let failed = |failure: &Failure| debug!("the objects are not counted: {failure}");
+        census.inspect_err(failed).ok()
     }
 
     /// The objects that cannot be read.
