@@ -6,10 +6,14 @@ use anyhow::Result;
 
 use crate::{
     build::{self, Profile},
+    cluster::{self, Extra},
     privilege::Privilege,
     process,
     setup::{self, Part},
 };
+
+/// The option of the benchmark that needs Kubernetes' own programs.
+const CONTROL_PLANE: &str = "--control-plane";
 
 /// What is handed to the lab as it is.
 #[derive(Debug, clap::Args)]
@@ -22,7 +26,12 @@ pub struct Args {
 /// Prepares the machine, builds, and runs a command of the lab as root.
 pub fn run(name: &str, args: Args) -> Result<()> {
     setup::ensure(&[Part::Kernel, Part::Programs, Part::Bpf])?;
+    let mut variables = Vec::new();
+    if args.args.iter().any(|arg| arg == CONTROL_PLANE) {
+        variables.extend(cluster::variables(&cluster::prepare(Extra::KubeProxy)?));
+    }
     let built = build::all(Profile::Release)?;
-    let mut command = Privilege::find().command(built.variables(), &built.lab)?;
+    variables.extend(built.variables());
+    let mut command = Privilege::find().command(variables, &built.lab)?;
     process::run(command.arg(name).args(args.args))
 }

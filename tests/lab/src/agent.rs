@@ -23,7 +23,8 @@ const END: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Agent {
     node: Arc<Node>,
-    manifests: PathBuf,
+    /// Where its objects come from: a flag and a path.
+    source: (&'static str, PathBuf),
     more: Vec<String>,
     child: Option<Child>,
 }
@@ -31,9 +32,18 @@ pub struct Agent {
 impl Agent {
     /// An agent for a node, not started, on a folder of manifests.
     pub fn new(node: &Arc<Node>, manifests: &Path) -> Agent {
+        Agent::of(node, ("--manifests", manifests.to_owned()))
+    }
+
+    /// An agent for a node, not started, on an API server by a kubeconfig file.
+    pub fn on_api(node: &Arc<Node>, kubeconfig: &Path) -> Agent {
+        Agent::of(node, ("--kubeconfig", kubeconfig.to_owned()))
+    }
+
+    fn of(node: &Arc<Node>, source: (&'static str, PathBuf)) -> Agent {
         Agent {
             node: node.clone(),
-            manifests: manifests.to_owned(),
+            source,
             more: Vec::new(),
             child: None,
         }
@@ -64,7 +74,7 @@ impl Agent {
         }
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(program()?);
-        command.arg("agent").arg("--manifests").arg(&self.manifests);
+        command.arg("agent").arg(self.source.0).arg(&self.source.1);
         command.args(["--node-name", &self.node.name()]);
         command
             .arg("--bpffs")
@@ -115,6 +125,19 @@ impl Agent {
                 Err(error.context(format!("{}:\n{}", self.node.name(), self.last_words())))
             }
         }
+    }
+
+    /// Makes sure that it runs.
+    ///
+    /// # Errors
+    /// It has ended; the error ends with what it logged.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        let child = self.child.as_mut().context("the agent does not run")?;
+        if let Some(status) = child.try_wait()? {
+            self.child = None;
+            bail!("the agent ended, {status}:\n{}", self.last_words());
+        }
+        Ok(())
     }
 
     /// What `sluice status -o json` prints.

@@ -25,7 +25,7 @@ use crate::{
     process,
     setup::{self, Part},
 };
-use programs::Programs;
+pub use programs::Programs;
 use state::State;
 
 /// Options of `cargo xtask cluster`.
@@ -154,6 +154,22 @@ pub fn prepare(extra: Extra) -> Result<Programs> {
     Ok(programs)
 }
 
+/// The programs that tests and benchmarks start by themselves, by the variables that name them.
+pub fn variables(programs: &Programs) -> [(&'static str, OsString); 4] {
+    [
+        ("SLUICE_ETCD", programs.etcd().into()),
+        (
+            "SLUICE_KUBE_APISERVER",
+            programs.kubernetes("kube-apiserver").into(),
+        ),
+        ("SLUICE_KUBECTL", programs.kubernetes("kubectl").into()),
+        (
+            "SLUICE_KUBE_PROXY",
+            programs.kubernetes("kube-proxy").into(),
+        ),
+    ]
+}
+
 /// Starts a cluster whose programs are built on demand. An older cluster of that name is stopped.
 fn start(up: &Up) -> Result<()> {
     let programs = prepare(up.proxy.extra())?;
@@ -236,19 +252,6 @@ impl ForTests {
     /// The file that describes it.
     pub fn file(&self) -> PathBuf {
         state::file_of(self.name)
-    }
-
-    /// The programs that tests start by themselves, by the variables that name them.
-    pub fn programs(&self) -> Result<[(&'static str, OsString); 3]> {
-        let programs = Programs::find()?;
-        Ok([
-            ("SLUICE_ETCD", programs.etcd().into()),
-            (
-                "SLUICE_KUBE_APISERVER",
-                programs.kubernetes("kube-apiserver").into(),
-            ),
-            ("SLUICE_KUBECTL", programs.kubernetes("kubectl").into()),
-        ])
     }
 
     /// Stops it; what its programs said stays in a folder of the build when tests failed.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     build::{self, Built, Profile},
-    cluster::{self, Extra, ForTests},
+    cluster::{self, Extra, ForTests, Programs},
     privilege::Privilege,
     process,
     setup::{self, Part},
@@ -202,7 +202,7 @@ impl Plan {
         let mut variables = built.variables().to_vec();
         if let Some(cluster) = cluster {
             variables.push(("SLUICE_CLUSTER", cluster.file().into()));
-            variables.extend(cluster.programs()?);
+            variables.extend(cluster::variables(&Programs::find()?));
         }
         for name in ["PATH", "RUST_BACKTRACE", "RUST_LOG"] {
             variables.extend(std::env::var_os(name).map(|value| (name, value)));

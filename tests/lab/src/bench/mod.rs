@@ -6,6 +6,7 @@
 //! median of the rounds' ratios: a disturbance lasts longer than a round and cancels out.
 
 mod bytecode;
+mod control;
 mod packets;
 mod rounds;
 mod rows;
@@ -43,6 +44,9 @@ mod names {
 }
 use names::{AGAIN, KERNEL, MANY_POLICIES, MANY_SERVICES, NFT, ONE, REDIRECT, SLUICE};
 
+/// `nft` takes minutes and a GB to load more Services. A packet costs it the same.
+const MOST_OF_NFT: u32 = 10_000;
+
 /// Options of the benchmark.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -52,10 +56,22 @@ pub struct Args {
     /// Instead of traffic, time the kernel programs on single packets.
     #[arg(long)]
     packets: bool,
+    /// Instead of traffic, time the way from a real API server to the maps, beside kube-proxy's: some
+    /// five minutes.
+    #[arg(long, conflicts_with = "packets")]
+    control_plane: bool,
+    /// With --control-plane: larger clusters too.
+    #[arg(long, requires = "control_plane")]
+    long: bool,
+    /// With --control-plane: a cluster of this many Services and endpoints of each, as 1000x10,
+    /// instead of the usual one.
+    #[arg(long, value_name = "NxM", requires = "control_plane")]
+    size: Vec<control::Size>,
     /// Also write the rows to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Also put the tables into a document, between `<!-- bench -->` and `<!-- end bench -->`.
+    /// Also put the tables into a document, between `<!-- bench -->` and `<!-- end bench -->`
+    /// (`<!-- control plane -->` with --control-plane).
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
     /// Rounds; at least 12 for a result that counts.
@@ -75,7 +91,7 @@ pub struct Args {
     )]
     slot: u64,
     /// Services where there are many.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
     services: u32,
     /// NetworkPolicies where there are many.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
@@ -100,6 +116,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut slots = String::new();
     if args.packets {
         slots = packets::run(&object, &mut report)?;
+    } else if args.control_plane {
+        slots = control::run(&control::sizes(&args.size, args.long), &mut report)?;
     } else {
         let measured = measure(args)?;
         rows::rows(&measured, &mut report);
@@ -130,7 +148,12 @@ fn write(args: &Args, report: &Report, table: &str, more: Value) -> Result<()> {
     }
     if let Some(file) = &args.document {
         let tables = format!("{}\n{table}", report.to_markdown());
-        splice(file, "bench", &tables)?;
+        let place = if args.control_plane {
+            "control plane"
+        } else {
+            "bench"
+        };
+        splice(file, place, &tables)?;
     }
     Ok(())
 }
@@ -190,7 +213,7 @@ fn plan(scale: Scale, only: &[String]) -> Result<Vec<(&'static str, Way)>> {
         (MANY_POLICIES, sluice(1, policies)),
         (KERNEL, Way::Kernel),
         (REDIRECT, Way::Redirect),
-        (NFT, Way::Nft(services)),
+        (NFT, Way::Nft(services.min(MOST_OF_NFT))),
     ];
     for name in only {
         ensure!(

@@ -1,5 +1,8 @@
-//! A stand-in for what a Kubernetes control plane and its kubelets do, on a folder of manifests.
+//! A stand-in for what a Kubernetes control plane and its kubelets do, on a folder of manifests; and a
+//! real API server.
 
+pub mod api;
+pub mod apiserver;
 mod deployment;
 pub mod manifests;
 pub mod objects;

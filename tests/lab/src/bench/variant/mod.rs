@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
+use dataplane_common::abi::capacity;
 
 use super::traffic::{FORBIDDEN_PORT, PORT, Target, Test};
 use super::worker::{Pair, Sample};
@@ -222,7 +223,10 @@ fn start_agent(cluster: &Cluster, pods: [&Pod; 2], scale: Scale) -> Result<Agent
     let node = pods[0].node();
     let manifests = Manifests::create(cluster.run(), &format!("manifests-{}", node.name()))?;
     cluster::write(&manifests, pods, FIRST_SERVICE, SERVICE_PORT, scale)?;
-    let mut agent = Agent::new(node, manifests.dir());
+    // A port and all others, each in two scopes.
+    let room = format!("services={}", (scale.services * 4).max(capacity::SERVICES));
+    let agent = Agent::new(node, manifests.dir());
+    let mut agent = agent.with_args(&["--map-capacity", &room]);
     agent.start_only()?;
     Ok(agent)
 }

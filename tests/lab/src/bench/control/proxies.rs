@@ -1,0 +1,206 @@
+//! The two that are compared, as processes: what they log, and what they cost.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::agent::Agent;
+use crate::kube::apiserver::program;
+use crate::topology::Node;
+
+/// Memory that changes less than this within [`LOOK`] has settled, in KiB.
+const STEADY: u64 = 128;
+/// Between two looks at memory.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks at memory.
+const LOOKS: usize = 20;
+
+/// Resident memory, in KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Now.
+    pub now: u64,
+    /// What of it is the process's own: not pages of its program's file.
+    pub own: u64,
+    /// The most there ever was.
+    pub peak: u64,
+}
+
+impl Memory {
+    /// A process's memory.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn of(process: u32) -> Result<Memory> {
+        let path = format!("/proc/{process}/status");
+        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        let memory = || {
+            Some(Memory {
+                now: field("VmRSS:")?,
+                own: field("RssAnon:")?,
+                peak: field("VmHWM:")?,
+            })
+        };
+        memory().with_context(|| format!("{path} does not tell the memory"))
+    }
+
+    /// A process's memory, once it does not change any more.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn settled(process: u32) -> Result<Memory> {
+        let mut last = Memory::of(process)?;
+        for _ in 0..LOOKS {
+            thread::sleep(LOOK);
+            let memory = Memory::of(process)?;
+            if memory.now.abs_diff(last.now) < STEADY {
+                return Ok(memory);
+            }
+            last = memory;
+        }
+        Ok(last)
+    }
+}
+
+/// Arguments that let the agent log each round, as JSON.
+pub const AGENT_ARGS: [&str; 4] = [
+    "--logging-format",
+    "json",
+    "--log",
+    "info,sluice::run::engine=debug",
+];
+
+/// What the agent logged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Log {
+    /// From all sources in sync to the maps, in ms; `None` before.
+    pub maps_ms: Option<f64>,
+    /// Entries that were written at the start.
+    pub operations: u64,
+    /// Of each round, from the arrival of the first byte to the end of writing, in ms.
+    pub rounds: Vec<f64>,
+}
+
+impl Log {
+    /// Reads the log of an agent with [`AGENT_ARGS`].
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of(agent: &Agent) -> Result<Log> {
+        let path = agent.log();
+        let text = fs::read_to_string(&path);
+        Ok(Log::parse(&text.with_context(|| {
+            format!("cannot read {}", path.display())
+        })?))
+    }
+
+    fn parse(text: &str) -> Log {
+        let mut log = Log::default();
+        for line in text.lines() {
+            let Ok(line) = serde_json::from_str::<Value>(line) else {
+                continue;
+            };
+            let fields = &line["fields"];
+            let millis = |name: &str| fields[name].as_f64().map(|micros| micros / 1e3);
+            match fields["message"].as_str() {
+                Some("in sync") => {
+                    log.maps_ms = millis("maps_us");
+                    log.operations = fields["operations"].as_u64().unwrap_or(0);
+                }
+                Some("round written") => log.rounds.extend(millis("took_us")),
+                _ => {}
+            }
+        }
+        log
+    }
+}
+
+/// kube-proxy on a node, in its nftables mode. It ends with this.
+#[derive(Debug)]
+pub struct KubeProxy {
+    child: Child,
+}
+
+impl KubeProxy {
+    /// Starts it. It never waits before it acts on a change.
+    ///
+    /// # Errors
+    /// It is missing, or cannot be started.
+    pub fn start(node: &Arc<Node>, kubeconfig: &Path) -> Result<KubeProxy> {
+        let dir = node.netns().run_of().dir();
+        let file = |extension: &str| dir.join(format!("kube-proxy-{}.{extension}", node.name()));
+        // 0 would stand for the default, a second.
+        let config = format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n\
+             clientConnection: {{kubeconfig: {}, qps: 1000, burst: 1000}}\nhostnameOverride: {}\n\
+             clusterCIDR: 10.244.0.0/16,fd44::/16\nconntrack: {{maxPerCore: 0}}\n\
+             nftables: {{minSyncPeriod: 1ms}}\n",
+            kubeconfig.display(),
+            node.name(),
+        );
+        fs::write(file("yaml"), config).context("cannot write kube-proxy's settings")?;
+        let log = File::create(file("log"))?;
+        let mut command = Command::new(program("SLUICE_KUBE_PROXY")?);
+        command.arg("--config").arg(file("yaml"));
+        command.stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = node.netns().spawn_process(&mut command);
+        Ok(KubeProxy {
+            child: child.context("cannot run kube-proxy")?,
+        })
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn id(&mut self) -> Result<u32> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("kube-proxy ended: {status}"),
+            None => Ok(self.child.id()),
+        }
+    }
+}
+
+impl Drop for KubeProxy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_when_and_how_long() {
+        let text = "not json\n\
+            {\"level\":\"INFO\",\"fields\":{\"message\":\"in sync\",\"operations\":7,\"maps_us\":1500}}\n\
+            {\"level\":\"DEBUG\",\"fields\":{\"message\":\"round written\",\"operations\":7,\"took_us\":2000}}\n\
+            {\"level\":\"DEBUG\",\"fields\":{\"message\":\"round written\",\"operations\":1,\"took_us\":250}}\n";
+        let expected = Log {
+            maps_ms: Some(1.5),
+            operations: 7,
+            rounds: vec![2.0, 0.25],
+        };
+        assert_eq!(Log::parse(text), expected);
+    }
+
+    #[test]
+    fn a_process_knows_its_memory() {
+        let memory = Memory::of(std::process::id()).unwrap();
+        assert!(memory.own > 0 && memory.now > memory.own && memory.peak >= memory.now);
+    }
+}
