@@ -70,7 +70,7 @@ pub struct Round {
 #[derive(Clone, Debug)]
 struct State {
     maps: Maps,
-    units: HashMap<ObjectKey, Holdings>,
+    units: HashMap<ObjectKey, Box<Holdings>>,
     /// What Services have no use for and may still be in the maps.
     retired: BTreeMap<ObjectKey, Holdings>,
     /// Services whose last writes failed somewhere: what they have may not be what is recorded.
@@ -260,7 +260,7 @@ impl State {
     ) {
         let service = context.snapshot.services.get(&key);
         let service = service.filter(|service| service.is_served());
-        let mut old = self.units.remove(&key).unwrap_or_default();
+        let mut old = *self.units.remove(&key).unwrap_or_default();
         if let Some(retired) = self.retired.remove(&key) {
             old.join(retired);
         }
@@ -281,13 +281,13 @@ impl State {
                     self.retired.insert(key.clone(), gone);
                 }
                 if !new.is_empty() {
-                    self.units.insert(key.clone(), new);
+                    self.units.insert(key.clone(), Box::new(new));
                 }
                 batch.services.push(key);
             }
             Err(error) => {
                 if !old.is_empty() {
-                    self.units.insert(key.clone(), old);
+                    self.units.insert(key.clone(), Box::new(old));
                 }
                 self.refused.insert(key, error);
             }
