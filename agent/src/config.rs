@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::args::AgentArgs;
 use crate::bpf::XdpSetting;
 use crate::kubeproxy::Given;
@@ -55,8 +57,12 @@ pub struct Settings {
     pub redirect: bool,
     /// Services are translated at the sockets of the host's processes.
     pub socket_lb: bool,
-    /// Traffic from a pod to its own node is policed.
+    /// NetworkPolicies police traffic from a pod to its own node.
     pub police_node_egress: bool,
+    /// NetworkPolicies police traffic of a pod to itself through a Service.
+    pub police_hairpin: bool,
+    /// Prefixes that all pods' addresses are in; none: those of the nodes count alone.
+    pub cluster_cidrs: Vec<IpNet>,
     /// The node's addresses that serve NodePorts.
     pub node_port_addresses: NodePorts,
     /// Node ports are served to the node's own sockets at 127.0.0.1, too.
@@ -209,6 +215,8 @@ impl Settings {
             redirect: choice("forwarding", file.forwarding, ["redirect", "stack"])?,
             socket_lb: choice("socketLB", file.socket_lb, ["host", "off"])?,
             police_node_egress: file.police_node_egress.unwrap_or(false),
+            police_hairpin: file.police_hairpin.unwrap_or(false),
+            cluster_cidrs: values::cluster_cidrs(file.cluster_cidr.as_deref())?,
             node_port_addresses: values::node_ports(&file.node_port_addresses.unwrap_or_default())?,
             localhost_node_ports: file.localhost_node_ports.unwrap_or(true),
             masquerade_all: file.masquerade_all.unwrap_or(false),

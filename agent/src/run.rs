@@ -162,6 +162,7 @@ fn config(settings: &Settings, hz: u32) -> Result<Config> {
                 settings.police_node_egress,
                 config_flags::POLICE_NODE_EGRESS,
             )
+            | flag(settings.police_hairpin, config_flags::POLICE_HAIRPIN)
             | flag(bpf::knows_csum_ipv6()?, config_flags::CSUM_IPV6),
         hz,
         snat_first: first,
@@ -192,6 +193,7 @@ fn node(settings: &Settings) -> NodeConfig {
         nodeport_primary: settings.node_port_addresses.primary,
         nodeport_not_at_loopback: !settings.localhost_node_ports,
         masquerade_all: settings.masquerade_all,
+        pod_ranges: settings.cluster_cidrs.clone(),
         slices_only: matches!(settings.source, SourceSettings::Api(_)),
         ..NodeConfig::default()
     }

@@ -6,11 +6,11 @@
 use std::net::IpAddr;
 
 use dataplane_common::abi::{
-    Addr4, Addr6, BackendVal, CidrKey, ClassVal, IdentityVal, Port, PortSpan, RowKey, RulesetVal,
-    ServiceKey, ServiceVal, SlotVal, Subject, identity_flags, peer, ruleset_flags, service_flags,
-    subject_state,
+    Addr4, Addr6, BackendVal, CidrKey, CidrVal, ClassVal, IdentityVal, Port, PortSpan, RowKey,
+    RowVal, RulesetVal, ServiceKey, ServiceVal, SlotVal, Subject, cidr_flags, identity_flags, peer,
+    ruleset_flags, service_flags, subject_state,
 };
-use dataplane_common::decide::policy::Decision;
+use dataplane_common::decide::policy::{Decision, Terms};
 use dataplane_common::net::proto;
 
 use crate::snapshot::Direction;
@@ -29,7 +29,7 @@ pub struct Packet {
     pub port: u16,
 }
 
-/// Judgement of a packet at both of its ends. `None`: no pod of this node is isolated there.
+/// Judgement of a packet at both of its ends. `None`: no policy concerns a pod of this node there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Judgement {
     /// By what the sender may send.
@@ -58,21 +58,18 @@ pub fn judge(tables: &Tables, packet: &Packet) -> Option<Judgement> {
 
 fn judge_family<A: Family>(tables: &Tables, packet: &Packet) -> Option<Judgement> {
     let (src, dst) = (A::from_ip(packet.src)?, A::from_ip(packet.dst)?);
-    if src == dst {
-        return Some(Judgement {
-            egress: None,
-            ingress: None,
-        });
-    }
     let (source, target) = (identity(tables, &src), identity(tables, &dst));
-    // A pod's own node is out of its policies' reach, in both directions.
-    let egress = ruleset_of(tables, &source, Direction::Egress)
-        .filter(|_| target.flags & identity_flags::NODE == 0);
-    let ingress = ruleset_of(tables, &target, Direction::Ingress)
-        .filter(|_| source.flags & identity_flags::NODE == 0);
+    let is_own_node = |end: &IdentityVal| end.flags & identity_flags::NODE != 0;
+    // What comes from a pod's own node is never policed.
+    let egress = ruleset_of(tables, &source, Direction::Egress);
+    let ingress = ruleset_of(tables, &target, Direction::Ingress).filter(|_| !is_own_node(&source));
+    let hairpin = src == dst;
+    let of = |ruleset, peer: &IdentityVal, addr: &A, exempt| {
+        evaluate(tables, ruleset, peer, addr, packet, exempt)
+    };
     Some(Judgement {
-        egress: egress.map(|ruleset| evaluate(tables, ruleset, &target, &dst, packet)),
-        ingress: ingress.map(|ruleset| evaluate(tables, ruleset, &source, &src, packet)),
+        egress: egress.map(|ruleset| of(ruleset, &target, &dst, hairpin || is_own_node(&target))),
+        ingress: ingress.map(|ruleset| of(ruleset, &source, &src, hairpin)),
     })
 }
 
@@ -93,7 +90,7 @@ fn identity<A: Family>(tables: &Tables, addr: &A) -> IdentityVal {
         .unwrap_or_default()
 }
 
-/// The ruleset of a pod of this node in a direction; `None` if nothing isolates it.
+/// The ruleset of a pod of this node in a direction; `None` if no policy concerns it.
 fn ruleset_of(tables: &Tables, pod: &IdentityVal, direction: Direction) -> Option<u32> {
     let subject = subject(tables, pod.ifindex).filter(|_| pod.ifindex != 0)?;
     let ruleset = match direction {
@@ -109,34 +106,42 @@ fn evaluate<A: Family>(
     peer: &IdentityVal,
     addr: &A,
     packet: &Packet,
+    exempt: bool,
 ) -> Decision {
     let ruleset = tables.rulesets.get(&number);
     let Some((ruleset, class)) = ruleset.and_then(|r| Some((r, class_of(tables, r, packet)?)))
     else {
         return Decision::DEFAULT_DENY;
     };
-    let row = |decision: Decision, peer: u32| {
+    let mut found = RowVal::EMPTY;
+    let mut add = |peer: u32| {
         let key = RowKey {
             ruleset: number,
             peer,
             class,
             reserved: 0,
         };
-        tables
-            .rows
-            .get(&key)
-            .map_or(decision, |row| decision.or(*row))
+        if let Some(row) = tables.rows.get(&key) {
+            found.join(row);
+        }
     };
-    let mut decision = row(Decision::DEFAULT_DENY, peer::ANY);
-    if ruleset.flags & ruleset_flags::IDENTITIES != 0 && peer.identity != 0 {
-        decision = row(decision, peer.identity);
+    add(peer::ANY);
+    let cidr = longest_prefix(tables, addr).unwrap_or_default();
+    if ruleset.flags & ruleset_flags::CIDRS != 0 && cidr.set != 0 {
+        add(peer::CIDR | cidr.set);
     }
-    if ruleset.flags & ruleset_flags::CIDRS != 0
-        && let Some(set) = longest_prefix(tables, addr)
-    {
-        decision = row(decision, peer::CIDR | set);
+    let unknown_pod = peer.flags == 0
+        && ruleset.flags & ruleset_flags::UNKNOWN_PODS != 0
+        && cidr.flags & cidr_flags::PODS != 0;
+    if unknown_pod {
+        add(peer::UNKNOWN_POD);
+    } else if ruleset.flags & ruleset_flags::IDENTITIES != 0 && peer.identity != 0 {
+        add(peer.identity);
     }
-    decision
+    found.decide(Terms {
+        isolates: ruleset.flags & ruleset_flags::ISOLATES != 0,
+        exempt,
+    })
 }
 
 fn class_of(tables: &Tables, ruleset: &RulesetVal, packet: &Packet) -> Option<u16> {
@@ -155,7 +160,7 @@ fn class_of(tables: &Tables, ruleset: &RulesetVal, packet: &Packet) -> Option<u1
         .map(|bound| bound.class)
 }
 
-fn longest_prefix<A: Family>(tables: &Tables, addr: &A) -> Option<u32> {
+fn longest_prefix<A: Family>(tables: &Tables, addr: &A) -> Option<CidrVal> {
     let cidrs = &A::tables(tables).cidrs;
     let key = |length| CidrKey {
         prefix: CidrKey::<A>::LEAD_BITS + length,
@@ -165,7 +170,7 @@ fn longest_prefix<A: Family>(tables: &Tables, addr: &A) -> Option<u32> {
     (0..=A::BITS)
         .rev()
         .find_map(|length| cidrs.get(&key(length)))
-        .map(|cidr| cidr.set)
+        .copied()
 }
 
 /// What becomes of new connections to a frontend.

@@ -110,7 +110,10 @@ impl Default for IdTable {
 impl IdTable {
     /// No number is in use; arrays have these capacities.
     pub fn new(capacities: Capacities) -> Self {
-        let limit = |kind: IdKind| kind.array().map_or(peer::CIDR, |map| capacities.of(map));
+        let limit = |kind: IdKind| {
+            kind.array()
+                .map_or(peer::IDENTITIES, |map| capacities.of(map))
+        };
         Self {
             entries: HashMap::new(),
             spaces: IdKind::ALL

@@ -26,6 +26,11 @@ fn policy() {
 }
 
 #[test]
+fn tiers() {
+    check("tiers");
+}
+
+#[test]
 fn canary() {
     check("canary");
 }

@@ -51,6 +51,8 @@ mod slices;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod tiers;
+#[cfg(test)]
 mod topology;
 #[cfg(test)]
 mod udp;

@@ -327,11 +327,11 @@ fn object() -> PathBuf {
 }
 
 fn config(mode: Mode) -> Config {
-    use config_flags::{CSUM_IPV6, POLICE_NODE_EGRESS, POLICY, REDIRECT, SERVICES};
+    use config_flags::{CSUM_IPV6, POLICE_HAIRPIN, POLICE_NODE_EGRESS, POLICY, REDIRECT, SERVICES};
     let tight = mode == Mode::Tight;
     let flags = match mode {
         Mode::Redirect | Mode::Tight => REDIRECT | POLICY,
-        Mode::Stack => POLICY | POLICE_NODE_EGRESS,
+        Mode::Stack => POLICY | POLICE_NODE_EGRESS | POLICE_HAIRPIN,
         Mode::Unpoliced => REDIRECT,
     };
     Config {

@@ -55,5 +55,6 @@ mod ports;
 mod reach;
 mod sctp;
 mod spoofing;
+mod tiers;
 mod tracking;
 mod xdp;

@@ -1,10 +1,10 @@
 //! Policy as the maps have it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use dataplane_common::abi::{
-    Abi, CidrKey, CidrVal, PortBound, PortSpan, RowKey, RowVal, RulesetVal, name, peer, row_flags,
-    ruleset_flags,
+    Abi, CidrKey, CidrVal, Claim, PortBound, PortSpan, RowKey, RowVal, RulesetVal, action,
+    cidr_flags, name, peer, ruleset_flags,
 };
 
 use crate::world::{Host, World, addr4, addr6, identity_of};
@@ -20,8 +20,52 @@ pub struct Rules<'a> {
     pub sctp: &'a [(u16, u16)],
     /// Class of what has no ports.
     pub other: u16,
-    /// Peer, class and rule of what is allowed.
+    /// Peer, class and rule of what NetworkPolicies allow; the smallest rule comes first.
     pub rows: &'a [(Peer, u16, u32)],
+    /// What the tiers say.
+    pub tiers: &'a [Tiered],
+    /// No NetworkPolicy isolates the pod.
+    pub open: bool,
+}
+
+/// A rule of a tier.
+#[derive(Clone, Copy, Debug)]
+pub struct Tiered {
+    /// Tier Admin, else Baseline.
+    pub admin: bool,
+    /// Whom it is about.
+    pub peer: Peer,
+    /// The class of ports.
+    pub class: u16,
+    /// Its place in the tier.
+    pub place: u32,
+    /// One of [`action`].
+    pub action: u32,
+    /// Its number.
+    pub rule: u32,
+}
+
+impl Tiered {
+    /// A rule of tier Admin for class 0, whose number is 100 and its place.
+    pub const fn admin(place: u32, action: u32, peer: Peer) -> Self {
+        Self {
+            admin: true,
+            peer,
+            class: 0,
+            place,
+            action,
+            rule: 100 + place,
+        }
+    }
+
+    /// A rule of tier Baseline for class 0, whose number is 200 and its place.
+    pub const fn baseline(place: u32, action: u32, peer: Peer) -> Self {
+        Self {
+            admin: false,
+            rule: 200 + place,
+            ..Self::admin(place, action, peer)
+        }
+    }
 }
 
 /// Whom a row is about.
@@ -33,6 +77,8 @@ pub enum Peer {
     Of(Host),
     /// Those in a set of CIDRs.
     Set(u32),
+    /// Those that may be pods which nobody knows.
+    Unknown,
 }
 
 impl World {
@@ -40,33 +86,59 @@ impl World {
     pub fn rules(&mut self, rules: Rules<'_>) -> u32 {
         self.rulesets += 1;
         let ruleset = self.rulesets;
-        let mut flags = 0;
-        for (whom, class, rule) in rules.rows {
-            let peer = match whom {
-                Peer::Any => peer::ANY,
-                Peer::Of(host) => {
-                    flags |= ruleset_flags::IDENTITIES;
-                    identity_of(*host)
-                }
-                Peer::Set(set) => {
-                    flags |= ruleset_flags::CIDRS;
-                    peer::CIDR | set
+        let mut flags = if rules.open {
+            0
+        } else {
+            ruleset_flags::ISOLATES
+        };
+        let mut rows: BTreeMap<RowKey, RowVal> = BTreeMap::new();
+        let mut say = |whom: Peer, class: u16, says: RowVal| {
+            let (peer, flag) = match whom {
+                Peer::Any => (peer::ANY, 0),
+                Peer::Of(host) => (identity_of(host), ruleset_flags::IDENTITIES),
+                Peer::Set(set) => (peer::CIDR | set, ruleset_flags::CIDRS),
+                Peer::Unknown => {
+                    let unknown = ruleset_flags::IDENTITIES | ruleset_flags::UNKNOWN_PODS;
+                    (peer::UNKNOWN_POD, unknown)
                 }
             };
+            flags |= flag;
             let key = RowKey {
                 ruleset,
                 peer,
-                class: *class,
+                class,
                 reserved: 0,
             };
-            self.kernel.write(
-                name::ROWS,
-                &key,
-                &RowVal {
-                    rule: *rule,
-                    flags: row_flags::ALLOW,
+            rows.entry(key).or_insert(RowVal::EMPTY).join(&says);
+        };
+        for &(whom, class, rule) in rules.rows {
+            let below = Claim::new(rule, action::ACCEPT, rule);
+            say(
+                whom,
+                class,
+                RowVal {
+                    below,
+                    ..RowVal::EMPTY
                 },
             );
+        }
+        for tiered in rules.tiers {
+            let claim = Claim::new(tiered.place, tiered.action, tiered.rule);
+            let says = if tiered.admin {
+                RowVal {
+                    admin: claim,
+                    ..RowVal::EMPTY
+                }
+            } else {
+                RowVal {
+                    below: claim,
+                    ..RowVal::EMPTY
+                }
+            };
+            say(tiered.peer, tiered.class, says);
+        }
+        for (key, says) in &rows {
+            self.kernel.write(name::ROWS, key, says);
         }
         let value = RulesetVal {
             tcp: self.span(rules.tcp),
@@ -88,6 +160,15 @@ impl World {
         })
     }
 
+    /// A ruleset of tiers alone, for a pod that nothing isolates.
+    pub fn tiers(&mut self, tiers: &[Tiered]) -> u32 {
+        self.rules(Rules {
+            tiers,
+            open: true,
+            ..Rules::default()
+        })
+    }
+
     /// Isolates a pod for what it receives.
     pub fn isolate_ingress(&mut self, pod: Host, ruleset: u32) {
         self.change_pod(pod, |subject| subject.ingress = ruleset);
@@ -100,7 +181,13 @@ impl World {
 
     /// Says which set of CIDRs a prefix is of.
     pub fn cidr(&mut self, prefix: IpAddr, bits: u32, set: u32) {
-        self.prefix(name::CIDRS, 0, prefix, bits, &CidrVal { set });
+        self.prefix(name::CIDRS, 0, prefix, bits, &CidrVal { set, flags: 0 });
+    }
+
+    /// Says that pods have addresses within a prefix.
+    pub fn pod_range(&mut self, prefix: IpAddr, bits: u32) {
+        let flags = cidr_flags::PODS;
+        self.prefix(name::CIDRS, 0, prefix, bits, &CidrVal { set: 0, flags });
     }
 
     /// Allows a source set a prefix of a host's address.

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use dataplane_common::abi::{Addr4, Addr6, name, scope, service_flags};
 use dataplane_model::eval;
-use dataplane_model::snapshot::{Direction, NetworkPolicy, ObjectKey};
+use dataplane_model::snapshot::ObjectKey;
 use dataplane_model::tables::{Family, MapId};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::explain::{self, ServiceDetail};
 use super::names::{Names, protocol};
+use super::policies::policies;
 use super::protocol::{
-    Attachments, Backend, Class, Conntrack, Frontend, MapUse, Plans, PodDevice, Policy, Request,
-    Response, Status, Tracked,
+    Attachments, Backend, Class, Conntrack, Frontend, MapUse, Plans, PodDevice, Request, Response,
+    Status, Tracked,
 };
 use crate::bpf::{Dataplane, Jiffies, Maps};
 use crate::config::Settings;
@@ -70,7 +71,7 @@ pub fn answer(view: &View<'_>, request: &Request) -> Answer {
         }
         Request::Service { namespace, name } => Answer::Now(pack(view.service(namespace, name))),
         Request::Policies => {
-            let policies = view.policies();
+            let policies = policies(view.engine.snapshot());
             later(|| Ok(policies))
         }
         Request::Conntrack { limit } => {
@@ -184,6 +185,7 @@ impl View<'_> {
             ("services", snapshot.services.len()),
             ("endpointSlices", snapshot.slices.len()),
             ("networkPolicies", snapshot.policies.len()),
+            ("clusterPolicies", snapshot.cluster_policies.len()),
             ("routes", snapshot.routes.len()),
         ]
         .map(|(name, count)| (name.to_owned(), count))
@@ -288,37 +290,6 @@ impl View<'_> {
                 flags: flags(value.flags),
             });
         }
-    }
-
-    fn policies(&self) -> Vec<Policy> {
-        let snapshot = self.engine.snapshot();
-        let mine = |policy: &NetworkPolicy| {
-            let selected = snapshot.pods.values().filter(|pod| {
-                pod.is_policy_pod()
-                    && pod.key.namespace == policy.key.namespace
-                    && policy.pods.matches(&pod.labels)
-            });
-            let (mut here, mut all) = (Vec::new(), 0);
-            for pod in selected {
-                all += 1;
-                if pod.node.as_ref() == Some(&snapshot.node.name) {
-                    here.push(pod.key.to_string());
-                }
-            }
-            (here, all)
-        };
-        let policies = snapshot.policies.values().map(|policy| {
-            let (pods, pods_in_cluster) = mine(policy);
-            Policy {
-                policy: policy.key.to_string(),
-                selector: policy.pods.to_string(),
-                ingress_rules: policy.rules(Direction::Ingress).map(<[_]>::len),
-                egress_rules: policy.rules(Direction::Egress).map(<[_]>::len),
-                pods,
-                pods_in_cluster,
-            }
-        });
-        policies.collect()
     }
 }
 

@@ -45,8 +45,13 @@ fn flow(event: &FlowEvent, names: &Names, lost_before: u64) -> Flow {
     let backend = (!is_none(event.backend)).then(|| ip(event.backend));
     let responder = backend.unwrap_or(destination);
     let isolated_by = match reason {
-        Some(DropReason::PolicyEgress) => names.isolated_by(source, Direction::Egress),
-        Some(DropReason::PolicyIngress) => names.isolated_by(responder, Direction::Ingress),
+        // A rule that denies says it all; without one, it is the isolation that does.
+        Some(DropReason::PolicyEgress) if event.egress_rule == 0 => {
+            names.isolated_by(source, Direction::Egress)
+        }
+        Some(DropReason::PolicyIngress) if event.ingress_rule == 0 => {
+            names.isolated_by(responder, Direction::Ingress)
+        }
         _ => Vec::new(),
     };
     Flow {

@@ -4,5 +4,6 @@ pub mod answer;
 pub mod explain;
 pub mod flows;
 pub mod names;
+mod policies;
 pub mod protocol;
 pub mod server;

@@ -238,13 +238,13 @@ pub struct Backend {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
-    /// Namespace and name.
+    /// Namespace and name; of a tier, kind and name, tier and priority.
     pub policy: String,
-    /// Its pod selector.
+    /// Its pod selector, and that of their namespaces.
     pub selector: String,
-    /// Rules for what pods receive; `None` if it does not isolate them in this direction.
+    /// Rules for what pods receive; `None` if it does not concern this direction.
     pub ingress_rules: Option<usize>,
-    /// Rules for what pods send; `None` if it does not isolate them in this direction.
+    /// Rules for what pods send; `None` if it does not concern this direction.
     pub egress_rules: Option<usize>,
     /// Pods of this node that it selects.
     pub pods: Vec<String>,

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use dataplane_common::abi::{CidrKey, PortSpan, RulesetVal, Subject, peer, scope, subject_state};
+use dataplane_common::abi::{
+    CidrKey, Claim, PortSpan, RulesetVal, Subject, action, cidr_flags, peer, scope, subject_state,
+};
 use dataplane_model::compile::{ServiceNames, compile};
 use dataplane_model::ids::{IdKind, IdTable};
 use dataplane_model::snapshot::{Event, Interface, NodeConfig, Object, Snapshot};
@@ -136,11 +138,16 @@ fn lines(tables: &Tables, ids: &IdTable, services: &ServiceNames<'_>) -> Vec<Str
         let peer = match key.peer {
             peer::ANY => "any".to_owned(),
             number if number & peer::CIDR != 0 => format!("cidr-set {}", number & !peer::CIDR),
+            peer::UNKNOWN_POD => "unknown-pod".to_owned(),
+            peer::UNKNOWN_NODE => "unknown-node".to_owned(),
             number => format!("identity {number}"),
         };
         lines.push(format!(
-            "row ruleset {} class {} {peer} rule {}",
-            key.ruleset, key.class, row.rule
+            "row ruleset {} class {} {peer}{}{}",
+            key.ruleset,
+            key.class,
+            claim("admin", row.admin),
+            claim("below", row.below)
         ));
     }
     for kind in IdKind::ALL {
@@ -153,6 +160,17 @@ fn lines(tables: &Tables, ids: &IdTable, services: &ServiceNames<'_>) -> Vec<Str
         lines.extend(named.map(|(number, name)| format!("name {kind:?} {number} {name}")));
     }
     lines
+}
+
+fn claim(tier: &str, claim: Claim) -> String {
+    let action = match claim.action() {
+        action::ACCEPT => "accept",
+        action::DENY => "deny",
+        action::PASS => "pass",
+        _ => return String::new(),
+    };
+    let place = claim.order >> action::BITS;
+    format!(" {tier} {place} {action} rule {}", claim.rule)
 }
 
 fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
@@ -204,8 +222,13 @@ fn family<A: Family>(tables: &FamilyTables<A>, lines: &mut Vec<String>) {
     }
     for (key, value) in by_address(&tables.cidrs, |key| (key.addr.to_ip(), key.prefix)) {
         let length = key.prefix - CidrKey::<A>::LEAD_BITS;
+        let pods = if value.flags & cidr_flags::PODS != 0 {
+            " pods"
+        } else {
+            ""
+        };
         lines.push(format!(
-            "cidr {}/{length} set {}",
+            "cidr {}/{length} set {}{pods}",
             key.addr.to_ip(),
             value.set
         ));

@@ -1,7 +1,7 @@
 //! The settings in force as a file that would ask for each of them.
 
 use super::file::HalfOpen;
-use super::{File, Settings, SourceSettings};
+use super::{File, Settings, SourceSettings, values};
 
 impl From<&Settings> for File {
     fn from(settings: &Settings) -> Self {
@@ -27,6 +27,8 @@ impl From<&Settings> for File {
             forwarding: text(settings.redirect, ["redirect", "stack"]),
             socket_lb: text(settings.socket_lb, ["host", "off"]),
             police_node_egress: Some(settings.police_node_egress),
+            police_hairpin: Some(settings.police_hairpin),
+            cluster_cidr: values::joined(&settings.cluster_cidrs),
             node_port_addresses: Some(if node_ports.primary {
                 vec!["primary".to_owned()]
             } else {

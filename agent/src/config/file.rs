@@ -40,6 +40,10 @@ pub struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub police_node_egress: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub police_hairpin: Option<bool>,
+    #[serde(rename = "clusterCIDR", skip_serializing_if = "Option::is_none")]
+    pub cluster_cidr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node_port_addresses: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub localhost_node_ports: Option<bool>,
@@ -133,7 +137,7 @@ impl File {
         }
         each! {
             manifests, kubeconfig, api_server, node_name, bpffs, cgroup_root, socket, services, policy, forwarding,
-            socket_lb, police_node_egress, node_port_addresses, localhost_node_ports, masquerade_all, uplinks, xdp,
+            socket_lb, police_node_egress, police_hairpin, cluster_cidr, node_port_addresses, localhost_node_ports, masquerade_all, uplinks, xdp,
             snat_ports,
             healthz_bind_address, metrics_bind_address, bind_address_hard_fail,
             health_timeout_secs, proxy_mode, oom_score_adj, log, log_format,

@@ -83,6 +83,30 @@ pub fn xdp_name(setting: XdpSetting) -> &'static str {
     found.map_or("auto", |(name, _)| name)
 }
 
+/// Blocks of pods' addresses, with commas between them.
+///
+/// # Errors
+///
+/// One that is not a block.
+pub fn cluster_cidrs(text: Option<&str>) -> Result<Vec<IpNet>, Error> {
+    let texts = text.unwrap_or_default().split(',').map(str::trim);
+    let block = |text: &str| {
+        text.parse::<IpNet>().map(|block| block.trunc()).map_err(|_| {
+            bad(
+                "clusterCIDR",
+                format!("{text:?} is not a block of addresses: write one like 10.244.0.0/16, or one of each family with a comma between them"),
+            )
+        })
+    };
+    texts.filter(|text| !text.is_empty()).map(block).collect()
+}
+
+/// Blocks with commas between them; `None` for none.
+pub fn joined(blocks: &[IpNet]) -> Option<String> {
+    let texts: Vec<_> = blocks.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
+}
+
 /// True for the first option, which is the default.
 pub fn choose(
     name: &'static str,

@@ -2,24 +2,27 @@
 //!
 //! An object that cannot be understood hurts only itself: the version before it stays in force. A
 //! NetworkPolicy without a version before it is taken without the parts that cannot be understood,
-//! which makes it allow less.
+//! which makes it allow less; of a policy of a tier, each such rule is closed.
 
 pub mod fields;
 mod gateway;
 mod istio;
 mod nodes;
+mod peers;
 mod plain;
 mod policies;
 mod services;
 mod slices;
+mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dataplane_model::snapshot::{self as model, Event, Key, RouteKind};
+use dataplane_model::snapshot::{self as model, ClusterPolicyKind, Event, Key, RouteKind};
 use tracing::{info, warn};
 
 use crate::source::routes::DestinationRule;
+use crate::source::tiers::TierPolicy;
 use crate::source::{Change, Kind, Object, ObjectKey, Origin, Problem};
 use fields::{Fault, Note};
 use plain::{Plain, key_in_force};
@@ -301,6 +304,10 @@ fn convert(
 ) -> Outcome {
     let some = |object| Ok(Some(object));
     let route = |route: Option<model::Route>| route.map(model::Object::Route);
+    let tier = |kind: ClusterPolicyKind, policy: &TierPolicy, notes: &mut Vec<Note>| {
+        let policy = tiers::policy(kind, key, policy, notes)?;
+        Ok(Some(model::Object::ClusterPolicy(policy)))
+    };
     let converted: Result<Option<model::Object>, Fault> = match object {
         Object::Namespace(namespace) => some(model::Object::Namespace(nodes::namespace(
             &key.name,
@@ -318,6 +325,11 @@ fn convert(
                 return Outcome::Bad(read.faults, Some(Box::new(read.policy)));
             }
             some(model::Object::Policy(read.policy))
+        }
+        Object::ClusterNetworkPolicy(policy) => tier(ClusterPolicyKind::Cluster, policy, notes),
+        Object::AdminNetworkPolicy(policy) => tier(ClusterPolicyKind::Admin, policy, notes),
+        Object::BaselineAdminNetworkPolicy(policy) => {
+            tier(ClusterPolicyKind::Baseline, policy, notes)
         }
         Object::HttpRoute(http) => gateway::http_route(key, http, notes).map(route),
         Object::TcpRoute(l4) => gateway::l4_route(key, RouteKind::Tcp, l4, notes).map(route),

@@ -30,6 +30,18 @@ pub fn node(key: &ObjectKey, node: &core::Node) -> Result<model::Node, Fault> {
         list.push(fields::address(&field, &address.address)?);
     }
     let metadata = &node.metadata;
+    let mut ranges: Vec<&String> = node.spec.pod_cidrs.iter().collect();
+    if ranges.is_empty() {
+        ranges.extend(node.spec.pod_cidr.iter().filter(|text| !text.is_empty()));
+    }
+    let range = |(index, text): (usize, &String)| {
+        text.parse().map_err(|_| {
+            Fault::new(
+                format!("spec.podCIDRs[{index}]"),
+                format!("{text:?} is not a block of addresses: write one like 10.244.1.0/24"),
+            )
+        })
+    };
     let mut taints = node.spec.taints.iter();
     Ok(model::Node {
         name: key.name.as_str().into(),
@@ -39,6 +51,12 @@ pub fn node(key: &ObjectKey, node: &core::Node) -> Result<model::Node, Fault> {
         } else {
             internal
         },
+        labels: fields::labels(&metadata.labels),
+        pod_ranges: ranges
+            .into_iter()
+            .enumerate()
+            .map(range)
+            .collect::<Result<_, _>>()?,
         zone: metadata
             .labels
             .get(ZONE_LABEL)

@@ -3,6 +3,7 @@
 mod policies;
 mod routes;
 mod services;
+mod tiers;
 
 use std::path::Path;
 

@@ -106,7 +106,7 @@ pub const FIELDS: &[Field] = &[
     field("detectLocalMode", "detect-local-mode", Text, LOCAL),
     field("detectLocal.bridgeInterface", "pod-bridge-interface", Text, LOCAL),
     field("detectLocal.interfaceNamePrefix", "pod-interface-name-prefix", Text, LOCAL),
-    field("clusterCIDR", "cluster-cidr", Text, LOCAL),
+    field("clusterCIDR", "cluster-cidr", Text, Kept),
     field("nodePortAddresses", "nodeport-addresses", List, Kept),
     field("oomScoreAdj", "oom-score-adj", Number, Kept),
     field("conntrack.maxPerCore", "conntrack-max-per-core", Number, OWN_TABLE),

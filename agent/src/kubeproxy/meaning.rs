@@ -60,6 +60,7 @@ impl Configuration {
             node_port_addresses: self.node_port_addresses(),
             localhost_node_ports: self.localhost_node_ports(),
             masquerade_all: self.masquerade_all(),
+            cluster_cidr: self.cluster_cidr.clone().filter(|text| !text.is_empty()),
             healthz_bind_address: address(
                 &self.healthz_bind_address,
                 bind_address.map(|is_v4| if is_v4 { "0.0.0.0" } else { "[::]" }),

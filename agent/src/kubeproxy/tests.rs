@@ -261,6 +261,7 @@ fn every_flag_that_means_something_can_be_given() {
         ("iptables-sync-period", "1s"),
         ("ipvs-sync-period", "1s"),
         ("nodeport-addresses", "primary"),
+        ("cluster-cidr", "10.244.0.0/16,fd00:10:244::/56"),
         ("oom-score-adj", "0"),
         ("v", "0"),
         ("master", "https://10.0.0.1:6443"),

@@ -35,10 +35,16 @@ schema! {
     NodeSpec {
         /// Taints.
         taints: Vec<Taint>,
+        /// Prefixes of its pods' addresses.
+        #[serde(rename = "podCIDRs")]
+        pod_cidrs: Vec<String>,
+        /// The first of them.
+        #[serde(rename = "podCIDR")]
+        pod_cidr: Option<String>,
     }
     unused {
-        config_source, #[serde(rename = "externalID")] external_id, #[serde(rename = "podCIDR")] pod_cidr,
-        #[serde(rename = "podCIDRs")] pod_cidrs, #[serde(rename = "providerID")] provider_id, unschedulable,
+        config_source, #[serde(rename = "externalID")] external_id,
+        #[serde(rename = "providerID")] provider_id, unschedulable,
     }
 
     /// A taint of a Node.

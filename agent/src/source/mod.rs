@@ -6,6 +6,7 @@ pub mod manifests;
 mod object;
 pub mod routes;
 pub mod schema;
+pub mod tiers;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::core::{EndpointSlice, Namespace, NetworkPolicy, Node, Pod, Service};
 use super::routes::{DestinationRule, HttpRoute, L4Route, VirtualService};
 use super::schema::ObjectMeta;
+use super::tiers::TierPolicy;
 
 /// The kinds of objects the agent has a use for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -25,6 +26,12 @@ pub enum Kind {
     EndpointSlice,
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy.
+    BaselineAdminNetworkPolicy,
     /// `gateway.networking.k8s.io/v1` HTTPRoute.
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
@@ -42,13 +49,16 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Namespace,
         Kind::Node,
         Kind::Pod,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::NetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+        Kind::AdminNetworkPolicy,
+        Kind::BaselineAdminNetworkPolicy,
         Kind::HttpRoute,
         Kind::TcpRoute,
         Kind::UdpRoute,
@@ -65,6 +75,9 @@ impl Kind {
             Kind::Service => ModelKind::Service,
             Kind::EndpointSlice => ModelKind::Slice,
             Kind::NetworkPolicy => ModelKind::Policy,
+            Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => ModelKind::ClusterPolicy,
             Kind::HttpRoute
             | Kind::TcpRoute
             | Kind::UdpRoute
@@ -82,6 +95,9 @@ impl Kind {
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Kind::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Kind::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Kind::HttpRoute => "HTTPRoute",
             Kind::TcpRoute => "TCPRoute",
             Kind::UdpRoute => "UDPRoute",
@@ -97,6 +113,10 @@ impl Kind {
             Kind::Namespace | Kind::Node | Kind::Pod | Kind::Service => ("", &["v1"]),
             Kind::EndpointSlice => ("discovery.k8s.io", &["v1"]),
             Kind::NetworkPolicy => ("networking.k8s.io", &["v1"]),
+            Kind::ClusterNetworkPolicy => ("policy.networking.k8s.io", &["v1alpha2"]),
+            Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy => {
+                ("policy.networking.k8s.io", &["v1alpha1"])
+            }
             Kind::HttpRoute => ("gateway.networking.k8s.io", &["v1", "v1beta1"]),
             Kind::TcpRoute | Kind::UdpRoute => ("gateway.networking.k8s.io", &["v1", "v1alpha2"]),
             Kind::VirtualService | Kind::DestinationRule => {
@@ -107,7 +127,14 @@ impl Kind {
 
     /// True for kinds that live in a namespace.
     pub const fn namespaced(self) -> bool {
-        !matches!(self, Kind::Namespace | Kind::Node)
+        !matches!(
+            self,
+            Kind::Namespace
+                | Kind::Node
+                | Kind::ClusterNetworkPolicy
+                | Kind::AdminNetworkPolicy
+                | Kind::BaselineAdminNetworkPolicy
+        )
     }
 
     /// The kind with this name in this API group, if it is one of these.
@@ -170,6 +197,12 @@ pub enum Object {
     EndpointSlice(Box<EndpointSlice>),
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy(Box<NetworkPolicy>),
+    /// ClusterNetworkPolicy.
+    ClusterNetworkPolicy(Box<TierPolicy>),
+    /// AdminNetworkPolicy.
+    AdminNetworkPolicy(Box<TierPolicy>),
+    /// BaselineAdminNetworkPolicy.
+    BaselineAdminNetworkPolicy(Box<TierPolicy>),
     /// HTTPRoute.
     HttpRoute(Box<HttpRoute>),
     /// TCPRoute.
@@ -192,6 +225,9 @@ impl Object {
             Object::Service(_) => Kind::Service,
             Object::EndpointSlice(_) => Kind::EndpointSlice,
             Object::NetworkPolicy(_) => Kind::NetworkPolicy,
+            Object::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
+            Object::AdminNetworkPolicy(_) => Kind::AdminNetworkPolicy,
+            Object::BaselineAdminNetworkPolicy(_) => Kind::BaselineAdminNetworkPolicy,
             Object::HttpRoute(_) => Kind::HttpRoute,
             Object::TcpRoute(_) => Kind::TcpRoute,
             Object::UdpRoute(_) => Kind::UdpRoute,
@@ -209,6 +245,9 @@ impl Object {
             Object::Service(o) => &o.metadata,
             Object::EndpointSlice(o) => &o.metadata,
             Object::NetworkPolicy(o) => &o.metadata,
+            Object::ClusterNetworkPolicy(o)
+            | Object::AdminNetworkPolicy(o)
+            | Object::BaselineAdminNetworkPolicy(o) => &o.metadata,
             Object::HttpRoute(o) => &o.metadata,
             Object::TcpRoute(o) | Object::UdpRoute(o) => &o.metadata,
             Object::VirtualService(o) => &o.metadata,

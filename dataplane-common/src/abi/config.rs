@@ -36,9 +36,11 @@ pub mod config_flags {
     pub const POLICY: u32 = 1 << 1;
     /// Same-node traffic goes from device to device, past the host's stack.
     pub const REDIRECT: u32 = 1 << 2;
-    /// Traffic from a pod to its own node is policed like any other (Kubernetes leaves the node's
-    /// own traffic unpoliced).
+    /// NetworkPolicies police traffic from a pod to its own node like any other (Kubernetes leaves
+    /// the node's own traffic unpoliced).
     pub const POLICE_NODE_EGRESS: u32 = 1 << 3;
     /// `bpf_l4_csum_replace` knows `BPF_F_IPV6` (kernel 6.16 and its stable relatives).
     pub const CSUM_IPV6: u32 = 1 << 4;
+    /// NetworkPolicies police traffic of a pod to itself through a Service like any other.
+    pub const POLICE_HAIRPIN: u32 = 1 << 5;
 }

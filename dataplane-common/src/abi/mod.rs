@@ -20,8 +20,8 @@ pub use event::{FlowEvent, Hook, hook};
 pub use maps::{ABI_VERSION, IdKey, IdVal, XdpDevice, capacity, name, xdp_count, xdp_mode};
 pub use pod::{IdentityVal, Subject, identity_flags, subject_flags, subject_state};
 pub use policy::{
-    CidrKey, CidrVal, PORT_SEARCH_STEPS, PortBound, PortSpan, RowKey, RowVal, RulesetVal,
-    SourceRangeKey, peer, row_flags, ruleset_flags,
+    CidrKey, CidrVal, Claim, PORT_SEARCH_STEPS, PortBound, PortSpan, RowKey, RowVal, RulesetVal,
+    SourceRangeKey, action, cidr_flags, peer, ruleset_flags,
 };
 pub use service::{
     AffinityKey, AffinityVal, BackendVal, ClassVal, MAX_CLASSES, ServiceKey, ServiceVal, SlotVal,

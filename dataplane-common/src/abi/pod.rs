@@ -20,9 +20,9 @@ pub struct Subject {
     pub flags: u16,
     /// The pod's identity.
     pub identity: u32,
-    /// Ruleset for what it sends; 0: not isolated.
+    /// Ruleset for what it sends; 0: no policy concerns it.
     pub egress: u32,
-    /// Ruleset for what it receives; 0: not isolated.
+    /// Ruleset for what it receives; 0: no policy concerns it.
     pub ingress: u32,
     /// Hardware address of the pod's end of the device.
     pub mac: [u8; 6],

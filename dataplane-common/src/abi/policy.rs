@@ -17,7 +17,7 @@ pub struct PortSpan {
     pub count: u32,
 }
 
-/// A ruleset: what one direction of a pod allows.
+/// A ruleset: what the policies of all tiers say of one direction of a pod.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RulesetVal {
@@ -39,6 +39,11 @@ pub mod ruleset_flags {
     pub const CIDRS: u16 = 1;
     /// Some row names an identity.
     pub const IDENTITIES: u16 = 1 << 1;
+    /// NetworkPolicies isolate the pod: what no rule decides is denied.
+    pub const ISOLATES: u16 = 1 << 2;
+    /// Some row names [`peer::UNKNOWN_POD`](super::peer::UNKNOWN_POD): whether an unknown address
+    /// may be a pod's must be looked up.
+    pub const UNKNOWN_PODS: u16 = 1 << 3;
 }
 
 /// From port `start` (host order) up to the next bound, ports have class `class`.
@@ -74,22 +79,77 @@ pub mod peer {
     pub const ANY: u32 = 0;
     /// Set for a CIDR set; its number is in the other bits.
     pub const CIDR: u32 = 1 << 31;
+    /// The identity of an address that may be a pod's, which nobody knows: rules that deny pods
+    /// deny it, rules that accept pods do not match it.
+    pub const UNKNOWN_POD: u32 = CIDR - 1;
+    /// The same for a node whose labels are in transition.
+    pub const UNKNOWN_NODE: u32 = CIDR - 2;
+    /// Other identities are below this.
+    pub const IDENTITIES: u32 = UNKNOWN_NODE;
 }
 
-/// What a ruleset says of one peer and port class.
+/// What a ruleset says of one peer and port class: of each tier the rule that is asked first.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct RowVal {
-    /// The rule that decides: the smallest number of those that allow.
-    pub rule: u32,
-    /// [`row_flags`].
-    pub flags: u32,
+    /// Of tier Admin.
+    pub admin: Claim,
+    /// Of the NetworkPolicies, if any isolates the pod; else of tier Baseline.
+    pub below: Claim,
 }
 
-/// Bits of [`RowVal::flags`].
-pub mod row_flags {
-    /// A NetworkPolicy rule allows.
-    pub const ALLOW: u32 = 1;
+/// A rule's claim to decide.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Claim {
+    /// The rule's place in its ruleset and tier, and its [`action`]; the smallest decides. All bits:
+    /// no claim.
+    pub order: u32,
+    /// The rule's number.
+    pub rule: u32,
+}
+
+/// The lowest bits of [`Claim::order`].
+pub mod action {
+    /// The packet may pass.
+    pub const ACCEPT: u32 = 0;
+    /// The packet is dropped.
+    pub const DENY: u32 = 1;
+    /// The next tier decides.
+    pub const PASS: u32 = 2;
+    /// How many bits there are.
+    pub const BITS: u32 = 2;
+    /// These bits. All set: no action, as in [`Claim::NONE`](super::Claim::NONE).
+    pub const MASK: u32 = (1 << BITS) - 1;
+}
+
+impl Claim {
+    /// No rule claims.
+    pub const NONE: Self = Self {
+        order: u32::MAX,
+        rule: 0,
+    };
+
+    /// A rule's claim at a place of its tier.
+    #[inline(always)]
+    pub const fn new(place: u32, action: u32, rule: u32) -> Self {
+        Self {
+            order: place << action::BITS | action,
+            rule,
+        }
+    }
+
+    /// One of [`action`].
+    #[inline(always)]
+    pub const fn action(&self) -> u32 {
+        self.order & action::MASK
+    }
+}
+
+impl Default for Claim {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 /// A prefix, as an LPM trie wants it: a length and the bits it counts.
@@ -129,11 +189,19 @@ impl<A> CidrKey<A> {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct CidrVal {
-    /// The set's number, without [`peer::CIDR`].
+    /// The set's number, without [`peer::CIDR`]; 0 for none.
     pub set: u32,
+    /// [`cidr_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`CidrVal::flags`].
+pub mod cidr_flags {
+    /// Pods have addresses within the prefix.
+    pub const PODS: u32 = 1;
 }
 
 abi! {
 CidrKey<Addr4> = 12,
 CidrKey<Addr6> = 24,
-PortSpan = 8, RulesetVal = 28, PortBound = 4, RowKey = 12, RowVal = 8, CidrVal = 4 }
+PortSpan = 8, RulesetVal = 28, PortBound = 4, RowKey = 12, Claim = 8, RowVal = 16, CidrVal = 8 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use dataplane_common::{
-    abi::{Address, CtKey, CtVal, Port, capacity, ct_flags, scope},
+    abi::{Address, CidrKey, CtKey, CtVal, Port, RowKey, RowVal, capacity, ct_flags, scope},
     decide::conntrack::{State, is_expired, next_sctp, next_tcp, timeout_secs},
     net::{proto, sctp, tcp_flags},
 };
@@ -78,12 +78,26 @@ pub struct Scratch<A> {
     pub val: CtVal<A>,
     /// What policy is asked.
     pub question: Question<A>,
+    /// How it is looked up.
+    pub lookup: Lookup<A>,
     /// The packet that an ICMP error quotes.
     pub quote: Packet<A>,
     /// What the quote is to say.
     pub quote_to: Tuple<A>,
     /// Not 0 if an event tells of the packet's flow that it is denied.
     pub told: u32,
+}
+
+/// Keys of the policy maps, and what their rows say.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Lookup<A> {
+    /// The key of a row.
+    pub row: RowKey,
+    /// The key of a peer's prefix.
+    pub prefix: CidrKey<A>,
+    /// What the rows say so far.
+    pub found: RowVal,
 }
 
 /// A flow as policy sees it: past all translation.

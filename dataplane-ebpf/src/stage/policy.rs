@@ -7,11 +7,11 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{
-        Address, CidrKey, CtVal, IdentityVal, PORT_SEARCH_STEPS, Port, PortBound, PortSpan, RowKey,
-        RowVal, RulesetVal, Subject, capacity, config_flags, ct_flags, identity_flags, peer,
-        ruleset_flags, subject_state,
+        Address, CidrKey, CidrVal, CtVal, IdentityVal, PORT_SEARCH_STEPS, Port, PortBound,
+        PortSpan, RowKey, RowVal, RulesetVal, Subject, capacity, cidr_flags, config_flags,
+        ct_flags, identity_flags, peer, ruleset_flags, subject_state,
     },
-    decide::policy::Decision,
+    decide::policy::{Decision, Terms},
     net::proto,
     verdict::DropReason,
 };
@@ -20,7 +20,7 @@ use crate::{
     family::{Family, V4, V6},
     maps::{self, Table, element, longest_prefix},
     stage::{
-        conntrack::{Question, Tuple},
+        conntrack::{Lookup, Question, Scratch, Tuple},
         parse::Packet,
         subject,
     },
@@ -73,31 +73,51 @@ fn judge_question<F: Family>() -> u32 {
     let Some(scratch) = F::scratch() else {
         return DropReason::Internal as u32;
     };
-    scratch.val.epoch = epoch();
-    scratch.val.egress_rule = 0;
-    scratch.val.ingress_rule = 0;
-    scratch.val.denied = 0;
-    let question = &scratch.question;
-    if !maps::enabled(config_flags::POLICY) || question.initiator == question.responder {
+    let Scratch {
+        question,
+        lookup,
+        val,
+        ..
+    } = scratch;
+    val.epoch = epoch();
+    val.egress_rule = 0;
+    val.ingress_rule = 0;
+    val.denied = 0;
+    if !maps::enabled(config_flags::POLICY) {
         return 0;
     }
+    let hairpin =
+        question.initiator == question.responder && !maps::enabled(config_flags::POLICE_HAIRPIN);
     if let Some(ruleset) = egress_ruleset(question) {
         let peer = subject::identity::<F>(&question.responder);
-        if !is_exempt(&peer) {
-            let decision = evaluate::<F>(ruleset, &peer, &question.responder, question);
-            scratch.val.egress_rule = decision.rule;
-            if decision.allowed == 0 {
-                scratch.val.denied = DropReason::PolicyEgress as u8;
-                return DropReason::PolicyEgress as u32;
-            }
+        let exempt = hairpin || is_own_node(&peer);
+        let decision = evaluate::<F>(
+            ruleset,
+            &peer,
+            exempt,
+            &question.responder,
+            question,
+            lookup,
+        );
+        val.egress_rule = decision.rule;
+        if decision.allowed == 0 {
+            val.denied = DropReason::PolicyEgress as u8;
+            return DropReason::PolicyEgress as u32;
         }
     }
     if let Some(ruleset) = ingress_ruleset(question) {
         let peer = subject::identity::<F>(&question.initiator);
-        let decision = evaluate::<F>(ruleset, &peer, &question.initiator, question);
-        scratch.val.ingress_rule = decision.rule;
+        let decision = evaluate::<F>(
+            ruleset,
+            &peer,
+            hairpin,
+            &question.initiator,
+            question,
+            lookup,
+        );
+        val.ingress_rule = decision.rule;
         if decision.allowed == 0 {
-            scratch.val.denied = DropReason::PolicyIngress as u8;
+            val.denied = DropReason::PolicyIngress as u8;
             return DropReason::PolicyIngress as u32;
         }
     }
@@ -195,7 +215,7 @@ fn device_now<F: Family>(ifindex: u32, addr: &F::Addr) -> u32 {
 /// Not 0 if a pod may send to a multicast or broadcast address: there is no flow, only egress.
 #[inline(never)]
 pub fn may_multicast<F: Family>(pod: &Subject, packet: &Packet<F::Addr>) -> u32 {
-    if !maps::enabled(config_flags::POLICY) || !is_isolated(pod, pod.egress) {
+    if !maps::enabled(config_flags::POLICY) || !has_ruleset(pod, pod.egress) {
         return 1;
     }
     let question = Question {
@@ -213,11 +233,15 @@ pub fn may_multicast<F: Family>(pod: &Subject, packet: &Packet<F::Addr>) -> u32 
         ifindex: 0,
         flags: 0,
     };
-    evaluate::<F>(pod.egress, &world, &packet.dst, &question).allowed
+    let Some(scratch) = F::scratch() else {
+        return 0;
+    };
+    let lookup = &mut scratch.lookup;
+    evaluate::<F>(pod.egress, &world, false, &packet.dst, &question, lookup).allowed
 }
 
 #[inline(always)]
-fn is_isolated(subject: &Subject, ruleset: u32) -> bool {
+fn has_ruleset(subject: &Subject, ruleset: u32) -> bool {
     subject.state == subject_state::MANAGED && ruleset != 0
 }
 
@@ -227,7 +251,7 @@ fn egress_ruleset<A>(question: &Question<A>) -> Option<u32> {
         return None;
     }
     let subject = subject::by_device(question.initiator_ifindex)?;
-    is_isolated(subject, subject.egress).then_some(subject.egress)
+    has_ruleset(subject, subject.egress).then_some(subject.egress)
 }
 
 #[inline(always)]
@@ -236,23 +260,25 @@ fn ingress_ruleset<A>(question: &Question<A>) -> Option<u32> {
         return None;
     }
     let subject = subject::by_device(question.responder_ifindex)?;
-    is_isolated(subject, subject.ingress).then_some(subject.ingress)
+    has_ruleset(subject, subject.ingress).then_some(subject.ingress)
 }
 
-/// A pod's own node is not policed unless the settings ask for it.
+/// NetworkPolicies do not police a pod's own node unless the settings ask for it.
 #[inline(always)]
-fn is_exempt(peer: &IdentityVal) -> bool {
+fn is_own_node(peer: &IdentityVal) -> bool {
     peer.flags & identity_flags::NODE != 0 && !maps::enabled(config_flags::POLICE_NODE_EGRESS)
 }
 
-/// The ruleset's decision: the union of what it says of any peer, of the peer's identity, and of the
-/// CIDRs that hold the peer's address.
+/// The ruleset's decision: by what it says of any peer, of the peer's identity, and of the CIDRs that
+/// hold the peer's address.
 #[inline(always)]
 fn evaluate<F: Family>(
     ruleset: u32,
     identity: &IdentityVal,
+    exempt: bool,
     addr: &F::Addr,
     question: &Question<F::Addr>,
+    lookup: &mut Lookup<F::Addr>,
 ) -> Decision {
     let Some(rules) = element(&RULESETS, ruleset) else {
         return Decision::DEFAULT_DENY;
@@ -261,36 +287,64 @@ fn evaluate<F: Family>(
     if class == NO_CLASS {
         return Decision::DEFAULT_DENY;
     }
-    let mut key = RowKey {
+    lookup.row = RowKey {
         ruleset,
         peer: peer::ANY,
         class: class as u16,
         reserved: 0,
     };
-    let mut decision = add_row(Decision::DEFAULT_DENY, &key);
-    if rules.flags & ruleset_flags::IDENTITIES != 0 && identity.identity != 0 {
-        key.peer = identity.identity;
-        decision = add_row(decision, &key);
+    lookup.found = RowVal::EMPTY;
+    add_row(lookup);
+    let cidr = cidr_of::<F>(rules.flags, identity, addr, lookup);
+    if cidr.set != 0 {
+        lookup.row.peer = peer::CIDR | cidr.set;
+        add_row(lookup);
     }
-    if rules.flags & ruleset_flags::CIDRS != 0 {
-        let prefix = CidrKey {
-            prefix: CidrKey::<F::Addr>::LEAD_BITS + F::Addr::BITS,
-            lead: 0,
-            addr: *addr,
-        };
-        if let Some(cidr) = longest_prefix(F::cidrs(), &prefix) {
-            key.peer = peer::CIDR | cidr.set;
-            decision = add_row(decision, &key);
-        }
+    lookup.row.peer = identity.identity;
+    if identity.flags == 0 && cidr.flags & cidr_flags::PODS != 0 {
+        lookup.row.peer = peer::UNKNOWN_POD;
     }
-    decision
+    if rules.flags & ruleset_flags::IDENTITIES != 0 && lookup.row.peer != 0 {
+        add_row(lookup);
+    }
+    lookup.found.decide(Terms {
+        isolates: rules.flags & ruleset_flags::ISOLATES != 0,
+        exempt,
+    })
+}
+
+/// What the prefixes say of an address, as far as the ruleset asks for it: the CIDRs that hold it, and
+/// whether an unknown address may be a pod's.
+#[inline(always)]
+fn cidr_of<F: Family>(
+    flags: u16,
+    identity: &IdentityVal,
+    addr: &F::Addr,
+    lookup: &mut Lookup<F::Addr>,
+) -> CidrVal {
+    let asks_for = match identity.flags {
+        0 => ruleset_flags::CIDRS | ruleset_flags::UNKNOWN_PODS,
+        _ => ruleset_flags::CIDRS,
+    };
+    let none = CidrVal { set: 0, flags: 0 };
+    if flags & asks_for == 0 {
+        return none;
+    }
+    lookup.prefix = CidrKey {
+        prefix: CidrKey::<F::Addr>::LEAD_BITS + F::Addr::BITS,
+        lead: 0,
+        addr: *addr,
+    };
+    match longest_prefix(F::cidrs(), &lookup.prefix) {
+        Some(cidr) => *cidr,
+        None => none,
+    }
 }
 
 #[inline(always)]
-fn add_row(decision: Decision, key: &RowKey) -> Decision {
-    match ROWS.find(key) {
-        Some(row) => decision.or(*row),
-        None => decision,
+fn add_row<A>(lookup: &mut Lookup<A>) {
+    if let Some(row) = ROWS.find(&lookup.row) {
+        lookup.found.join(row);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Identities, rulesets, rows and CIDR sets.
 //!
-//! Only policies that select a pod of this node count. Each pair of pod and direction gets a ruleset
+//! Only policies that select a pod of this node count, of all tiers. Each pair of pod and direction gets a ruleset
 //! that its content names; each pod of the cluster gets an identity that says which of those rulesets'
 //! selectors choose it. A row says whether a ruleset lets an identity, or an address in a set of
 //! CIDRs, use a class of ports. Rulesets, identities and sets never change: other content is another
@@ -10,20 +10,21 @@ mod cidrs;
 mod identities;
 mod ports;
 mod rulesets;
+mod selected;
 mod selectors;
 mod state;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Compiler;
-use crate::snapshot::{
-    Direction, NetworkPolicy, ObjectKey, Peer, Peers, Pod, PortRange, Ports, Protocol, Rule, Text,
-};
-use selectors::SelectorIndex;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{Compiler, Notice};
+use crate::snapshot::{Direction, ObjectKey, Pod, Snapshot};
+use selected::Selected;
 pub use state::PolicyState;
-use state::{Active, Block, rows};
+use state::rows;
 
 /// A hash that stands for a selector or a block in rulesets, identities and sets.
 type Fingerprint = (u64, u64);
@@ -42,16 +43,16 @@ pub(super) struct PodPolicies<'a> {
 pub(super) struct PodPolicy {
     /// Its identity.
     pub(super) identity: u32,
-    /// Its ruleset for what it receives, 0 if it is not isolated.
+    /// Its ruleset for what it receives, 0 if no policy concerns that.
     pub(super) ingress: u32,
-    /// Its ruleset for what it sends, 0 if it is not isolated.
+    /// Its ruleset for what it sends, 0 if no policy concerns that.
     pub(super) egress: u32,
 }
 
 /// Fills the policy maps but for the subjects.
 pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     let pods = Pods::new(compiler);
-    let selected = Selected::new(&pods, &compiler.snapshot.policies);
+    let selected = Selected::new(&pods, compiler.snapshot);
     let active = selected.active();
     let identities = identities::number(compiler, &pods, &active);
     let snapshot = compiler.snapshot;
@@ -69,17 +70,22 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
         policies.insert(&pod.key, policy);
     }
     let rulesets = rulesets.finish();
-    let blocks = selected.blocks();
-    let mut sets = BTreeMap::new();
-    compiler.desired.tables.v4.cidrs = cidrs::table(compiler, &blocks, &mut sets);
-    compiler.desired.tables.v6.cidrs = cidrs::table(compiler, &blocks, &mut sets);
-    let state = PolicyState {
+    let asks = rulesets
+        .values()
+        .any(|ruleset| ruleset.asks_for_unknown_pods());
+    let mut state = PolicyState {
         rulesets,
         identities: identities.numbers,
-        sets,
-        blocks,
+        sets: BTreeMap::new(),
+        blocks: selected.blocks(),
+        pod_ranges: pod_ranges(snapshot, asks),
         active: Arc::new(active),
     };
+    let mut sets = BTreeMap::new();
+    compiler.desired.tables.v4.cidrs = cidrs::table(compiler, &state, &mut sets);
+    compiler.desired.tables.v6.cidrs = cidrs::table(compiler, &state, &mut sets);
+    state.sets = sets;
+    notices(compiler, &selected);
     compiler.desired.tables.rows = rows(&state);
     compiler.desired.policy = Arc::new(state);
     PodPolicies {
@@ -98,10 +104,10 @@ pub(super) fn transition(compiler: &mut Compiler<'_>) {
         compiler.desired.meanwhile = desired;
         return;
     }
-    if both.blocks != desired.blocks {
+    if both.blocks != desired.blocks || both.pod_ranges != desired.pod_ranges {
         let mut sets = BTreeMap::new();
-        compiler.desired.transition.v4.cidrs = cidrs::table(compiler, &both.blocks, &mut sets);
-        compiler.desired.transition.v6.cidrs = cidrs::table(compiler, &both.blocks, &mut sets);
+        compiler.desired.transition.v4.cidrs = cidrs::table(compiler, &both, &mut sets);
+        compiler.desired.transition.v6.cidrs = cidrs::table(compiler, &both, &mut sets);
         both.sets.extend(sets);
     }
     if both.active != desired.active {
@@ -116,6 +122,48 @@ pub(super) fn transition(compiler: &mut Compiler<'_>) {
     between.retain(|key, _| !compiler.desired.tables.rows.contains_key(key));
     compiler.desired.transition.rows = between;
     compiler.desired.meanwhile = Arc::new(both);
+}
+
+/// Prefixes in which an address that nobody knows may be a pod's, if any ruleset asks for that.
+fn pod_ranges(snapshot: &Snapshot, asks: bool) -> BTreeSet<IpNet> {
+    let mut ranges = snapshot.pod_ranges();
+    if !asks {
+        return BTreeSet::new();
+    }
+    if ranges.is_empty() {
+        ranges.insert(Ipv4Net::default().into());
+        ranges.insert(Ipv6Net::default().into());
+    }
+    ranges
+}
+
+/// What owners of policies should know.
+fn notices(compiler: &mut Compiler<'_>, selected: &Selected<'_>) {
+    let notices = &mut compiler.desired.notices;
+    for (second, first) in selected.ties() {
+        notices.push(Notice {
+            object: second.to_string(),
+            text: format!(
+                "it has the priority of {first}, whose rules come first: which does is undefined, so give them different ones"
+            ),
+            reason: "PriorityConflict",
+        });
+    }
+    if !compiler.snapshot.pod_ranges().is_empty() {
+        return;
+    }
+    let unsure = selected
+        .rules()
+        .filter(|(direction, of)| of.denies_pods(*direction));
+    notices.extend(unsure.map(|(direction, of)| Notice {
+        object: of.policy.key().to_string(),
+        text: format!(
+            "{} rule {}: the ranges of pods' addresses are not known, so every address that is no known pod's or node's is denied too: set clusterCIDR, or podCIDRs of the nodes",
+            direction.name(),
+            of.index + 1
+        ),
+        reason: "PodRangesUnknown",
+    }));
 }
 
 /// Pods that policies see.
@@ -167,119 +215,4 @@ fn by_ip<'a>(pods: &[&'a Pod], local: &HashSet<&ObjectKey>) -> HashMap<IpAddr, &
         }
     }
     by_ip
-}
-
-/// Policies that select a pod, in the order of their names.
-type Selecting<'a> = Vec<&'a NetworkPolicy>;
-
-/// Pods of this node with the policies that isolate them, for ingress and egress.
-struct Selected<'a> {
-    pods: Vec<(&'a Pod, [Selecting<'a>; 2])>,
-    used: BTreeMap<(&'a ObjectKey, Direction), &'a NetworkPolicy>,
-}
-
-impl<'a> Selected<'a> {
-    fn new(pods: &Pods<'a>, policies: &'a BTreeMap<ObjectKey, NetworkPolicy>) -> Self {
-        let mut by_namespace: HashMap<&Text, SelectorIndex<'a, &'a NetworkPolicy>> = HashMap::new();
-        for policy in policies.values() {
-            by_namespace
-                .entry(&policy.key.namespace)
-                .or_default()
-                .insert(&policy.pods, policy);
-        }
-        let mut selected = Self {
-            pods: Vec::new(),
-            used: BTreeMap::new(),
-        };
-        let mut known: HashMap<_, [Selecting<'a>; 2]> = HashMap::new();
-        for &pod in &pods.local {
-            let policies = known
-                .entry((&pod.key.namespace, &pod.labels))
-                .or_insert_with(|| {
-                    let index = by_namespace.get(&pod.key.namespace);
-                    let mut matching: Vec<_> = index
-                        .map(|index| index.matching(&pod.labels))
-                        .unwrap_or_default();
-                    matching.sort_by_key(|policy| &policy.key);
-                    Direction::ALL.map(|direction| {
-                        matching
-                            .iter()
-                            .copied()
-                            .filter(|policy| policy.rules(direction).is_some())
-                            .collect()
-                    })
-                });
-            for (direction, policies) in Direction::ALL.into_iter().zip(policies.iter()) {
-                selected.used.extend(
-                    policies
-                        .iter()
-                        .map(|policy| ((&policy.key, direction), *policy)),
-                );
-            }
-            selected.pods.push((pod, policies.clone()));
-        }
-        selected
-    }
-
-    /// Rules in force, with the policy and direction they belong to.
-    fn rules(&self) -> impl Iterator<Item = (&'a NetworkPolicy, Direction, &'a Rule)> {
-        self.used.iter().flat_map(|(&(_, direction), &policy)| {
-            policy
-                .rules(direction)
-                .unwrap_or(&[])
-                .iter()
-                .map(move |rule| (policy, direction, rule))
-        })
-    }
-
-    /// Selectors and names of ports that peers are told apart by.
-    fn active(&self) -> Active {
-        let mut active = Active::default();
-        for (policy, direction, rule) in self.rules() {
-            for peer in listed(rule) {
-                if let Peer::Pods { namespaces, pods } = peer {
-                    active.insert(&policy.key.namespace, namespaces, pods);
-                }
-            }
-            if direction == Direction::Egress {
-                active.names.extend(names(rule));
-            }
-        }
-        active
-    }
-
-    /// Blocks of addresses in force.
-    fn blocks(&self) -> BTreeMap<Fingerprint, Block> {
-        let mut blocks = BTreeMap::new();
-        for peer in self.rules().flat_map(|(_, _, rule)| listed(rule)) {
-            if let Peer::Block { cidr, except } = peer {
-                let block = Block {
-                    cidr: cidr.trunc(),
-                    except: except.clone(),
-                };
-                blocks.insert(cidrs::block_print(cidr, except), block);
-            }
-        }
-        blocks
-    }
-}
-
-/// Peers that a rule lists.
-fn listed(rule: &Rule) -> &[Peer] {
-    match &rule.peers {
-        Peers::Any => &[],
-        Peers::Only(peers) => peers,
-    }
-}
-
-/// Names of ports in a rule.
-fn names(rule: &Rule) -> impl Iterator<Item = (Protocol, Text)> {
-    let ports = match &rule.ports {
-        Ports::Any => &[] as &[_],
-        Ports::Only(ports) => ports,
-    };
-    ports.iter().filter_map(|port| match &port.range {
-        PortRange::Named(name) => Some((port.protocol, name.clone())),
-        PortRange::All | PortRange::Numbers(..) => None,
-    })
 }

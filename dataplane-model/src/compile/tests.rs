@@ -1,6 +1,7 @@
 mod external;
 mod policy;
 mod services;
+mod tiers;
 
 use std::net::IpAddr;
 

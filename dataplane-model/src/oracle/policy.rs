@@ -1,25 +1,45 @@
-//! NetworkPolicy (networking.k8s.io/v1).
+//! NetworkPolicy (networking.k8s.io/v1) and ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2).
 
 use std::net::IpAddr;
 
 use crate::snapshot::{
-    Direction, NamespaceScope, NetworkPolicy, ObjectKey, Peer, Peers, Pod, PortMatch, PortRange,
-    Ports, Protocol, Rule, Snapshot,
+    ClusterPolicy, ClusterPolicyKey, Direction, NamespaceScope, ObjectKey, Peer, Peers, Pod,
+    PortMatch, PortRange, Ports, Protocol, Rule, RuleAction, Snapshot, Text, Tier,
 };
 
 /// What policies say of one end of a flow.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Side {
-    /// Policies that isolate the pod in this direction; none: all is allowed.
+    /// The rule of a tier that decides.
+    pub ruling: Option<Ruling>,
+    /// NetworkPolicies that isolate the pod in this direction.
     pub isolated_by: Vec<ObjectKey>,
-    /// Rules that allow the flow: the policy and the rule's place in it.
+    /// Their rules that allow the flow: the policy and the rule's place in it.
     pub allowed_by: Vec<(ObjectKey, usize)>,
+    /// They do not police such a flow.
+    pub exempt: bool,
+    /// Some policy of any tier has rules for the pod in this direction.
+    pub concerned: bool,
+}
+
+/// A rule of tier Admin or Baseline that decides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ruling {
+    /// The policy.
+    pub policy: ClusterPolicyKey,
+    /// The rule's place in it.
+    pub place: usize,
+    /// It lets the flow pass.
+    pub accepts: bool,
 }
 
 impl Side {
     /// True if the flow is not forbidden here.
     pub fn is_allowed(&self) -> bool {
-        self.isolated_by.is_empty() || !self.allowed_by.is_empty()
+        match &self.ruling {
+            Some(ruling) => ruling.accepts,
+            None => self.isolated_by.is_empty() || self.exempt || !self.allowed_by.is_empty(),
+        }
     }
 }
 
@@ -42,8 +62,9 @@ impl Verdict {
 /// Judges a flow between two addresses, after translation of the destination. `protocol` is `None` for
 /// one without ports.
 ///
-/// Traffic between a pod and its own node is never policed ("traffic to and from the node where a pod
-/// is running is always allowed").
+/// What a node sends to its pods is never policed. NetworkPolicies police neither what a pod sends to
+/// its own node ("traffic to and from the node where a pod is running is always allowed") nor what it
+/// sends to itself.
 pub fn judge(
     snapshot: &Snapshot,
     src: IpAddr,
@@ -52,9 +73,6 @@ pub fn judge(
     port: u16,
 ) -> Verdict {
     let own_node = |ip: IpAddr| snapshot.node.addresses.contains(&ip);
-    if src == dst || own_node(src) || own_node(dst) {
-        return Verdict::default();
-    }
     let flow = Flow {
         snapshot,
         src,
@@ -62,9 +80,14 @@ pub fn judge(
         protocol,
         port,
     };
+    let ingress = if own_node(src) {
+        Side::default()
+    } else {
+        flow.side(Direction::Ingress, src == dst)
+    };
     Verdict {
-        egress: flow.side(Direction::Egress),
-        ingress: flow.side(Direction::Ingress),
+        egress: flow.side(Direction::Egress, src == dst || own_node(dst)),
+        ingress,
     }
 }
 
@@ -76,9 +99,21 @@ struct Flow<'a> {
     port: u16,
 }
 
+/// Who is at the other end.
+enum Other<'a> {
+    Pod(&'a Pod),
+    Node(&'a Text),
+    /// Nobody is known there, and a pod may be.
+    UnknownPod,
+    World,
+}
+
 impl Flow<'_> {
-    fn side(&self, direction: Direction) -> Side {
-        let mut side = Side::default();
+    fn side(&self, direction: Direction, exempt: bool) -> Side {
+        let mut side = Side {
+            exempt,
+            ..Side::default()
+        };
         let subject = match direction {
             Direction::Ingress => self.dst,
             Direction::Egress => self.src,
@@ -86,6 +121,19 @@ impl Flow<'_> {
         let Some(subject) = self.pod(subject) else {
             return side;
         };
+        let admin = self.tier(subject, Tier::Admin, direction);
+        let baseline = self.tier(subject, Tier::Baseline, direction);
+        self.network_policies(subject, direction, &mut side);
+        let isolated = !side.isolated_by.is_empty();
+        side.concerned = isolated || !admin.is_empty() || !baseline.is_empty();
+        side.ruling = self.ruling(&admin, direction);
+        if side.ruling.is_none() && !isolated {
+            side.ruling = self.ruling(&baseline, direction);
+        }
+        side
+    }
+
+    fn network_policies(&self, subject: &Pod, direction: Direction, side: &mut Side) {
         for policy in self.snapshot.policies.values() {
             let selects = policy.key.namespace == subject.key.namespace
                 && policy.pods.matches(&subject.labels);
@@ -94,12 +142,65 @@ impl Flow<'_> {
             };
             side.isolated_by.push(policy.key.clone());
             for (place, rule) in rules.iter().enumerate() {
-                if self.allows(policy, rule, direction) {
+                let namespace = Some(&policy.key.namespace);
+                if self.matches(namespace, rule, direction) {
                     side.allowed_by.push((policy.key.clone(), place));
                 }
             }
         }
-        side
+    }
+
+    /// The tier's policies with rules for a pod, in the order in which they are asked.
+    fn tier(&self, subject: &Pod, tier: Tier, direction: Direction) -> Vec<&ClusterPolicy> {
+        let namespace = self.snapshot.namespace_labels(&subject.key.namespace);
+        let policies = self.snapshot.cluster_policies.values();
+        let mut policies: Vec<_> = policies
+            .filter(|policy| policy.tier == tier && !policy.rules(direction).is_empty())
+            .filter(|policy| policy.namespaces.matches(&namespace))
+            .filter(|policy| policy.pods.matches(&subject.labels))
+            .collect();
+        policies.sort_by_key(|policy| (policy.priority, &policy.key));
+        policies
+    }
+
+    /// The first rule of a tier that matches decides, unless it passes.
+    fn ruling(&self, policies: &[&ClusterPolicy], direction: Direction) -> Option<Ruling> {
+        for policy in policies {
+            for (place, rule) in policy.rules(direction).iter().enumerate() {
+                let closed =
+                    rule.action != RuleAction::Accept && self.may_match(&rule.matches, direction);
+                if !closed && !self.matches(None, &rule.matches, direction) {
+                    continue;
+                }
+                if rule.action == RuleAction::Pass && !closed {
+                    return None;
+                }
+                return Some(Ruling {
+                    policy: policy.key.clone(),
+                    place,
+                    accepts: rule.action == RuleAction::Accept,
+                });
+            }
+        }
+        None
+    }
+
+    /// True if nobody knows who is at the other end, and the rule may be about a pod there, by its
+    /// labels or by the name of a port.
+    fn may_match(&self, rule: &Rule, direction: Direction) -> bool {
+        if !matches!(self.other(direction), Other::UnknownPod) {
+            return false;
+        }
+        let named = |port: &PortMatch| matches!(port.range, PortRange::Named(_));
+        let any_name = direction == Direction::Egress
+            && matches!(&rule.ports, Ports::Only(ports) if ports.iter().any(named));
+        let pods = |peer: &Peer| matches!(peer, Peer::Pods { .. });
+        match &rule.peers {
+            Peers::Any => any_name,
+            Peers::Only(peers) => {
+                peers.iter().any(pods) && (any_name || self.ports_match(&rule.ports, true))
+            }
+        }
     }
 
     /// The pod that has an address. Pods of the host's network have none of their own.
@@ -112,35 +213,80 @@ impl Flow<'_> {
         own.min_by_key(|pod| (pod.terminating, !here(pod)))
     }
 
-    fn allows(&self, policy: &NetworkPolicy, rule: &Rule, direction: Direction) -> bool {
-        let peer = match direction {
+    fn other(&self, direction: Direction) -> Other<'_> {
+        let address = match direction {
             Direction::Ingress => self.src,
             Direction::Egress => self.dst,
         };
+        let own = &self.snapshot.node;
+        if own.addresses.contains(&address) {
+            return Other::Node(&own.name);
+        }
+        let mut nodes = self.snapshot.nodes.values();
+        if let Some(node) =
+            nodes.find(|node| node.name != own.name && node.addresses.contains(&address))
+        {
+            return Other::Node(&node.name);
+        }
+        if let Some(pod) = self.pod(address) {
+            return Other::Pod(pod);
+        }
+        let of_nodes = self
+            .snapshot
+            .nodes
+            .values()
+            .flat_map(|node| &node.pod_ranges);
+        let ranges: Vec<_> = own.pod_ranges.iter().chain(of_nodes).collect();
+        if ranges.is_empty() || ranges.iter().any(|range| range.contains(&address)) {
+            Other::UnknownPod
+        } else {
+            Other::World
+        }
+    }
+
+    fn matches(&self, namespace: Option<&Text>, rule: &Rule, direction: Direction) -> bool {
+        let address = match direction {
+            Direction::Ingress => self.src,
+            Direction::Egress => self.dst,
+        };
+        let other = self.other(direction);
         match &rule.peers {
             Peers::Any => self.ports_match(&rule.ports, true),
             Peers::Only(peers) => peers.iter().any(|listed| {
                 // A name belongs to a pod; towards a block of addresses it means nothing.
                 let names = direction == Direction::Ingress || matches!(listed, Peer::Pods { .. });
-                self.peer_matches(policy, listed, peer) && self.ports_match(&rule.ports, names)
+                self.peer_matches(namespace, listed, &other, address)
+                    && self.ports_match(&rule.ports, names)
             }),
         }
     }
 
-    fn peer_matches(&self, policy: &NetworkPolicy, listed: &Peer, peer: IpAddr) -> bool {
-        match listed {
-            Peer::Block { cidr, except } => {
-                cidr.contains(&peer) && !except.iter().any(|out| out.contains(&peer))
+    fn peer_matches(
+        &self,
+        namespace: Option<&Text>,
+        listed: &Peer,
+        other: &Other<'_>,
+        address: IpAddr,
+    ) -> bool {
+        match (listed, other) {
+            (Peer::Block { cidr, except }, _) => {
+                cidr.contains(&address) && !except.iter().any(|out| out.contains(&address))
             }
-            Peer::Pods { namespaces, pods } => self.pod(peer).is_some_and(|pod| {
+            (Peer::Pods { namespaces, pods }, Other::Pod(pod)) => {
                 let in_namespace = match namespaces {
-                    NamespaceScope::Own => pod.key.namespace == policy.key.namespace,
+                    NamespaceScope::Own => Some(&pod.key.namespace) == namespace,
                     NamespaceScope::Matching(selector) => {
                         selector.matches(&self.snapshot.namespace_labels(&pod.key.namespace))
                     }
                 };
                 in_namespace && pods.matches(&pod.labels)
-            }),
+            }
+            (Peer::Nodes(selector), Other::Node(name)) => {
+                let node = self.snapshot.nodes.get(*name);
+                let labels = node.map(|node| node.labels.clone());
+                selector.matches(&labels.unwrap_or_default())
+            }
+            (Peer::Pods { .. } | Peer::Nodes(_), _) => false,
         }
     }
 

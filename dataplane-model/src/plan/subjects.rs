@@ -10,12 +10,12 @@
 //!
 //! Between phases 1 and 2, an old ruleset judges a peer as it is now. That is the old state's own
 //! answer as long as the peer's labels are the same. If they changed, or if the address went to another
-//! pod, the answer might allow what neither state does: such a peer has identity 0 until phase 3,
-//! unless no pod goes from one ruleset to another.
+//! pod, comes or goes, the answer might allow what neither state does: such a peer is an unknown one
+//! until phase 3, unless no pod goes from one ruleset to another.
 
 use std::collections::BTreeMap;
 
-use dataplane_common::abi::{Addr4, Addr6, IdentityVal, Subject};
+use dataplane_common::abi::{Addr4, Addr6, IdentityVal, Subject, identity_flags, peer};
 
 use super::builder::Builder;
 use crate::compile::Desired;
@@ -154,21 +154,25 @@ impl Exchange<'_> {
         };
         let mut present = A::tables(&self.written.tables).identities.clone();
         for (addr, old) in &mut present {
-            let Some(first) = first.get(addr) else {
-                continue;
-            };
-            let value = if self.is_held(old.identity, first.identity) {
-                IdentityVal {
-                    identity: 0,
-                    ..*old
-                }
-            } else {
-                *first
+            let value = match first.get(addr) {
+                Some(first) if !self.is_held(old.identity, first.identity) => *first,
+                None if !self.holds => continue,
+                _ => unknown(old),
             };
             if value != *old {
                 plan.put(A::IDENTITIES, addr, &value);
                 *old = value;
             }
+        }
+        for (addr, wanted) in wanted.iter().filter(|_| self.holds) {
+            present.entry(*addr).or_insert_with(|| {
+                let value = IdentityVal {
+                    ifindex: 0,
+                    ..unknown(wanted)
+                };
+                plan.put(A::IDENTITIES, addr, &value);
+                value
+            });
         }
         present
     }
@@ -181,6 +185,16 @@ impl Exchange<'_> {
             }
         }
     }
+}
+
+/// Whom rules that accept do not match, and rules that deny do.
+fn unknown(known: &IdentityVal) -> IdentityVal {
+    let identity = if known.flags & identity_flags::POD != 0 {
+        peer::UNKNOWN_POD
+    } else {
+        peer::UNKNOWN_NODE
+    };
+    IdentityVal { identity, ..*known }
 }
 
 fn swings(old: &Subject, wanted: &Subject) -> bool {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    EndpointSlice, Event, Interface, Key, Kind, NodeConfig, Object, ObjectKey, Pod, Route,
-    RouteKind, Snapshot, Text,
+    ClusterPolicyKey, EndpointSlice, Event, Interface, Key, Kind, NodeConfig, Object, ObjectKey,
+    Pod, Route, RouteKind, Snapshot, Text,
 };
 
 /// What an event changed, with the object as it was before (`None`: there was none). The snapshot has
@@ -25,6 +25,8 @@ pub enum Change {
     Slice(ObjectKey, Option<EndpointSlice>),
     /// A NetworkPolicy.
     Policy(ObjectKey),
+    /// A policy of a tier.
+    ClusterPolicy(ClusterPolicyKey),
     /// A route.
     Route((RouteKind, ObjectKey), Option<Route>),
     /// A device.
@@ -80,6 +82,10 @@ impl Snapshot {
             }
             Object::Policy(policy) => put(&mut self.policies, policy.key.clone(), policy)
                 .map(|(key, _)| Change::Policy(key)),
+            Object::ClusterPolicy(policy) => {
+                put(&mut self.cluster_policies, policy.key.clone(), policy)
+                    .map(|(key, _)| Change::ClusterPolicy(key))
+            }
             Object::Route(route) => put(&mut self.routes, (route.kind, route.key.clone()), route)
                 .map(|(key, old)| Change::Route(key, old)),
             Object::Interface(interface) => put(&mut self.interfaces, interface.ifindex, interface)
@@ -112,6 +118,10 @@ impl Snapshot {
             Key::Policy(key) => {
                 self.policies.remove(&key)?;
                 Change::Policy(key)
+            }
+            Key::ClusterPolicy(key) => {
+                self.cluster_policies.remove(&key)?;
+                Change::ClusterPolicy(key)
             }
             Key::Route(kind, key) => {
                 let place = (kind, key);

@@ -1,8 +1,8 @@
 //! What sources say.
 
 use super::{
-    EndpointSlice, Interface, Namespace, NetworkPolicy, Node, NodeConfig, ObjectKey, Pod, Route,
-    RouteKind, Service, Text,
+    ClusterPolicy, ClusterPolicyKey, EndpointSlice, Interface, Namespace, NetworkPolicy, Node,
+    NodeConfig, ObjectKey, Pod, Route, RouteKind, Service, Text,
 };
 
 /// A change of one object, or the end of a source's first list.
@@ -33,6 +33,8 @@ pub enum Object {
     Slice(EndpointSlice),
     /// A NetworkPolicy.
     Policy(NetworkPolicy),
+    /// A policy of a tier.
+    ClusterPolicy(ClusterPolicy),
     /// A route.
     Route(Route),
     /// The host-side device of a pod of this node.
@@ -54,6 +56,8 @@ pub enum Key {
     Slice(ObjectKey),
     /// A NetworkPolicy.
     Policy(ObjectKey),
+    /// A policy of a tier.
+    ClusterPolicy(ClusterPolicyKey),
     /// A route.
     Route(RouteKind, ObjectKey),
     /// A device, by ifindex.
@@ -75,6 +79,8 @@ pub enum Kind {
     Slice,
     /// NetworkPolicies.
     Policy,
+    /// Policies of the tiers, of all kinds.
+    ClusterPolicy,
     /// Routes of all kinds.
     Route,
     /// Devices.
@@ -83,13 +89,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Node,
         Self::Namespace,
         Self::Pod,
         Self::Service,
         Self::Slice,
         Self::Policy,
+        Self::ClusterPolicy,
         Self::Route,
         Self::Interface,
     ];
@@ -106,6 +113,7 @@ impl Object {
             Self::Service(service) => Key::Service(service.key.clone()),
             Self::Slice(slice) => Key::Slice(slice.key.clone()),
             Self::Policy(policy) => Key::Policy(policy.key.clone()),
+            Self::ClusterPolicy(policy) => Key::ClusterPolicy(policy.key.clone()),
             Self::Route(route) => Key::Route(route.kind, route.key.clone()),
             Self::Interface(interface) => Key::Interface(interface.ifindex),
         })

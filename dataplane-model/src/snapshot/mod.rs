@@ -12,6 +12,7 @@ mod pod;
 mod policy;
 mod route;
 mod service;
+mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,6 +20,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use dataplane_common::net::proto;
+use ipnet::IpNet;
 
 pub use change::Change;
 pub use endpoints::{Endpoint, EndpointSlice, Place, SlicePort};
@@ -34,6 +36,7 @@ pub use route::{
     TooManyClasses,
 };
 pub use service::{OnRemoved, Service, ServiceKind, ServicePort, TargetPort, TrafficPolicy};
+pub use tiers::{ClusterPolicy, ClusterPolicyKey, ClusterPolicyKind, RuleAction, Tier, TierRule};
 
 /// A shared, immutable string.
 pub type Text = Arc<str>;
@@ -133,6 +136,8 @@ pub struct Snapshot {
     pub slices: BTreeMap<ObjectKey, EndpointSlice>,
     /// NetworkPolicies.
     pub policies: BTreeMap<ObjectKey, NetworkPolicy>,
+    /// Policies of the tiers Admin and Baseline.
+    pub cluster_policies: BTreeMap<ClusterPolicyKey, ClusterPolicy>,
     /// Routes, in the order of precedence of their kinds.
     pub routes: BTreeMap<(RouteKind, ObjectKey), Route>,
     /// Host-side devices of this node's pods, by ifindex.
@@ -163,6 +168,15 @@ impl Snapshot {
         let mut labels = self.namespaces.get(namespace).cloned().unwrap_or_default();
         labels.insert(Text::from("kubernetes.io/metadata.name"), namespace.clone());
         labels
+    }
+
+    /// Prefixes that pods' addresses are in: those that the settings name, and those of nodes. Without
+    /// any, pods may be anywhere.
+    pub fn pod_ranges(&self) -> BTreeSet<IpNet> {
+        let of_nodes = self.nodes.values().flat_map(|node| &node.pod_ranges);
+        let all = self.node.pod_ranges.iter().chain(of_nodes);
+        let all: Vec<_> = all.copied().collect();
+        IpNet::aggregate(&all).into_iter().collect()
     }
 
     /// Folds an event in. Returns false if nothing changed.

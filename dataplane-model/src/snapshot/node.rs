@@ -24,6 +24,8 @@ pub struct NodeConfig {
     /// Endpoints come from slices alone: a Service without any has none. Otherwise its selector
     /// finds them, as Kubernetes' controller would.
     pub slices_only: bool,
+    /// Prefixes of pods' addresses in the whole cluster, as far as settings name them.
+    pub pod_ranges: Vec<IpNet>,
     /// Its zone. Like `internal_ips` it is what its own [`Node`] says: [`super::Snapshot`] keeps it so.
     pub zone: Option<Text>,
     /// Its addresses as its own [`Node`] gives them.
@@ -70,6 +72,10 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Those of type `InternalIP`; if it has none, those of type `ExternalIP`.
     pub internal_ips: Vec<IpAddr>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Prefixes of its pods' addresses (`spec.podCIDRs`).
+    pub pod_ranges: Vec<IpNet>,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<Text>,
     /// It is about to go: it has a deletion timestamp, or the taint

@@ -30,7 +30,7 @@ pub enum Direction {
     Egress,
 }
 
-/// A rule: it allows these peers on these ports.
+/// What a rule matches: these peers on these ports. A NetworkPolicy allows it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Rule {
     /// `from` or `to`.
@@ -58,6 +58,8 @@ pub enum Peer {
         /// Which of their pods; `podSelector` missing is [`Selector::everything`].
         pods: Selector,
     },
+    /// Nodes by labels: the addresses that their objects name. NetworkPolicies have no such peer.
+    Nodes(Selector),
     /// Addresses, of pods too.
     Block {
         /// The block.

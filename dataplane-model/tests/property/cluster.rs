@@ -26,15 +26,17 @@ pub fn node() -> NodeConfig {
     }
 }
 
-/// Addresses that are no pod's.
+/// Addresses that are no known pod's: of nobody, of nodes, and within the pods' ranges.
 pub fn outside() -> Vec<IpAddr> {
     [
         "10.0.0.200",
         "10.0.4.4",
+        "10.0.2.77",
         "203.0.113.7",
         "192.168.0.1",
         "192.168.0.2",
         "fd00::200",
+        "fd00:0:0:1::77",
         "2001:db8::7",
         "fd99::1",
     ]
@@ -85,22 +87,49 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
             .collect::<Vec<_>>()
     });
     let services = super::services::objects();
-    let node = Object::Node(Node {
-        name: OTHER_NODE.into(),
-        addresses: vec![ip("192.168.0.2")],
-        ..Node::default()
-    });
-    let here = |zone: Option<&'static str>| {
-        Object::Node(Node {
+    let tiers = super::tiers::policies();
+    (namespaces, pods, policies, tiers, services, nodes())
+        .prop_map(move |(a, b, c, d, e, nodes)| distinct([a, b, c, d, e, nodes].concat()))
+}
+
+/// Both nodes, with labels or without; the ranges of their pods hold some of the pods, or are not
+/// known.
+fn nodes() -> impl Strategy<Value = Vec<Object>> {
+    let role = || select(vec![None, Some("edge"), Some("core")]);
+    let ranges = || {
+        let some = vec![
+            vec![],
+            vec!["10.0.2.0/24", "fd00:0:0:1::/64"],
+            vec!["10.0.0.0/22"],
+        ];
+        select(some).prop_map(|ranges| ranges.into_iter().map(net).collect::<Vec<_>>())
+    };
+    let here = (option::weighted(0.8, Just(THIS_ZONE)), role(), ranges());
+    (here, role(), ranges()).prop_map(|((zone, role, ranges), role_there, ranges_there)| {
+        let here = Node {
             name: THIS_NODE.into(),
             zone: zone.map(Into::into),
+            labels: labels_of("role", role),
+            pod_ranges: ranges,
             ..Node::default()
-        })
-    };
-    let here = option::weighted(0.8, Just(THIS_ZONE)).prop_map(here);
-    (namespaces, pods, policies, services, here).prop_map(move |(a, b, c, d, here)| {
-        distinct([a, b, c, d, vec![node.clone(), here]].concat())
+        };
+        let there = Node {
+            name: OTHER_NODE.into(),
+            addresses: vec![ip("192.168.0.2")],
+            labels: labels_of("role", role_there),
+            pod_ranges: ranges_there,
+            ..Node::default()
+        };
+        vec![Object::Node(there), Object::Node(here)]
     })
+}
+
+/// One label, or none.
+pub fn labels_of(key: &str, value: Option<&str>) -> Labels {
+    value
+        .map(|value| (key.into(), value.into()))
+        .into_iter()
+        .collect()
 }
 
 /// The first object of each key.
@@ -257,7 +286,7 @@ pub fn selector() -> impl Strategy<Value = Selector> {
     })
 }
 
-fn namespace_selector() -> impl Strategy<Value = Selector> {
+pub fn namespace_selector() -> impl Strategy<Value = Selector> {
     let by = |key: &'static str, value: &'static str| {
         Selector::from(&Labels::from([(key.into(), value.into())]))
     };
@@ -287,12 +316,14 @@ fn policy() -> impl Strategy<Value = NetworkPolicy> {
 
 fn rule() -> impl Strategy<Value = Rule> {
     let peers = prop_oneof![1 => Just(Peers::Any), 4 => vec(peer(), 0..3).prop_map(Peers::Only)];
-    let ports =
-        prop_oneof![1 => Just(Ports::Any), 3 => vec(port_match(), 0..3).prop_map(Ports::Only)];
-    (peers, ports).prop_map(|(peers, ports)| Rule { peers, ports })
+    (peers, ports()).prop_map(|(peers, ports)| Rule { peers, ports })
 }
 
-fn peer() -> impl Strategy<Value = Peer> {
+pub fn ports() -> impl Strategy<Value = Ports> {
+    prop_oneof![1 => Just(Ports::Any), 3 => vec(port_match(), 0..3).prop_map(Ports::Only)]
+}
+
+pub fn peer() -> impl Strategy<Value = Peer> {
     let scope = prop_oneof![
         Just(NamespaceScope::Own),
         namespace_selector().prop_map(NamespaceScope::Matching),
@@ -322,7 +353,7 @@ fn peer() -> impl Strategy<Value = Peer> {
     prop_oneof![pods, block]
 }
 
-fn net(text: &str) -> IpNet {
+pub fn net(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 

@@ -8,6 +8,7 @@ mod history;
 mod names;
 mod prefix;
 mod services;
+mod tiers;
 mod verdicts;
 mod world;
 

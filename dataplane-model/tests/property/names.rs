@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use dataplane_common::abi::{BackendVal, IdKey, PortSpan, Subject, peer};
+use dataplane_common::abi::{BackendVal, Claim, IdKey, PortSpan, Subject, peer};
 use dataplane_model::ids::IdKind;
 use dataplane_model::tables::{Family, Tables};
 
-/// One line for each entry, but for generations and for which of several allowing rules is named.
+/// One line for each entry, but for generations.
 pub fn by_name(tables: &Tables) -> BTreeMap<String, String> {
     let mut names = Names {
         tables,
@@ -97,7 +97,8 @@ impl Names<'_> {
             );
         }
         for (key, val) in &tables.cidrs {
-            self.add(("cidr", key), self.name(IdKind::CidrSet, val.set));
+            let set = self.name(IdKind::CidrSet, val.set);
+            self.add(("cidr", key), (set, val.flags));
         }
     }
 
@@ -139,18 +140,27 @@ impl Names<'_> {
         for (key, val) in &self.tables.rows {
             let peer = if key.peer & peer::CIDR != 0 {
                 self.name(IdKind::CidrSet, key.peer & !peer::CIDR)
+            } else if key.peer >= peer::IDENTITIES {
+                None
             } else {
                 self.name(IdKind::Identity, key.peer)
             };
-            assert!(self.name(IdKind::Rule, val.rule).is_some());
+            let unknown =
+                (key.peer & peer::CIDR == 0 && key.peer >= peer::IDENTITIES).then_some(key.peer);
+            let claim = |claim: Claim| {
+                let rule = self.name(IdKind::Rule, claim.rule);
+                assert_eq!(rule.is_some(), claim != Claim::NONE);
+                (claim.order, rule)
+            };
+            let says = (claim(val.admin), claim(val.below));
             self.add(
                 (
                     "row",
                     self.name(IdKind::Ruleset, key.ruleset),
-                    peer,
+                    (peer, unknown),
                     key.class,
                 ),
-                val.flags,
+                says,
             );
         }
     }

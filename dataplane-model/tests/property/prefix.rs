@@ -130,7 +130,7 @@ proptest! {
     #[test]
     fn what_both_states_allow_is_not_cut_while_labels_stay(old in objects(), new in objects()) {
         // The same pods; other policies and services.
-        let is_policy = |object: &&Object| matches!(object, Object::Policy(_) | Object::Service(_) | Object::Slice(_));
+        let is_policy = |object: &&Object| matches!(object, Object::Policy(_) | Object::ClusterPolicy(_) | Object::Service(_) | Object::Slice(_));
         let pods: Vec<_> = old.iter().filter(|object| !is_policy(object)).cloned().collect();
         let new: Vec<_> = pods.iter().chain(new.iter().filter(is_policy)).cloned().collect();
         let (before, after) = (snapshot(&old), snapshot(&new));

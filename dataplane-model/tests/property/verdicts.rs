@@ -95,7 +95,7 @@ fn side(
     actual: Option<Decision>,
     ids: &IdTable,
 ) -> Result<(), TestCaseError> {
-    let Some(expected) = expected.filter(|side| !side.isolated_by.is_empty()) else {
+    let Some(expected) = expected.filter(|side| side.concerned) else {
         prop_assert_eq!(actual, None, "{}", what);
         return Ok(());
     };
@@ -108,18 +108,29 @@ fn side(
         expected
     );
     let rule = actual
-        .filter(|decision| decision.allowed != 0)
-        .and_then(|decision| ids.name(IdKind::Rule, decision.rule));
+        .filter(|decision| decision.rule != 0)
+        .map(|decision| ids.name(IdKind::Rule, decision.rule));
+    let rule = rule.map(|name| name.map_or_else(String::new, |name| name.to_string()));
+    let place = |key: &dyn std::fmt::Display, place: usize| {
+        format!("{key} {} rule {}", direction.name(), place + 1)
+    };
+    if let Some(ruling) = &expected.ruling {
+        let decided = place(&ruling.policy, ruling.place);
+        let named = rule.as_deref().and_then(|rule| rule.strip_prefix(&decided));
+        let named = named.is_some_and(|rest| rest.starts_with([' ']));
+        prop_assert!(named, "{}: {:?} is not {}", what, rule, decided);
+        return Ok(());
+    }
     let names: Vec<_> = expected
         .allowed_by
         .iter()
-        .map(|(key, place)| format!("{key} {} rule {}", direction.name(), place + 1))
+        .map(|(key, index)| place(key, *index))
         .collect();
-    let named = rule.is_none_or(|rule| names.contains(&rule.to_string()));
+    let named = rule.as_ref().is_none_or(|rule| names.contains(rule));
     prop_assert!(named, "{}: {:?} is none of {:?}", what, rule, names);
     prop_assert_eq!(
         rule.is_some(),
-        expected.is_allowed(),
+        !expected.exempt && !names.is_empty(),
         "{}: an allowing rule has a name",
         what
     );

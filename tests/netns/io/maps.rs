@@ -61,7 +61,13 @@ fn tables_of_every_kind() {
                     low: 0,
                 },
             };
-            (key, CidrVal { set: number as u32 })
+            (
+                key,
+                CidrVal {
+                    set: number as u32,
+                    flags: 0,
+                },
+            )
         })
         .collect();
     trie.put_all(&prefixes).unwrap();

@@ -15,7 +15,10 @@ pub struct Scope {
 pub fn is_optional(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::HttpRoute
+        Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy
+            | Kind::HttpRoute
             | Kind::TcpRoute
             | Kind::UdpRoute
             | Kind::VirtualService
@@ -62,6 +65,9 @@ pub fn plural(kind: Kind) -> &'static str {
         Kind::Service => "services",
         Kind::EndpointSlice => "endpointslices",
         Kind::NetworkPolicy => "networkpolicies",
+        Kind::ClusterNetworkPolicy => "clusternetworkpolicies",
+        Kind::AdminNetworkPolicy => "adminnetworkpolicies",
+        Kind::BaselineAdminNetworkPolicy => "baselineadminnetworkpolicies",
         Kind::HttpRoute => "httproutes",
         Kind::TcpRoute => "tcproutes",
         Kind::UdpRoute => "udproutes",

@@ -112,6 +112,7 @@ impl World {
             ModelKind::Service,
             ModelKind::Slice,
             ModelKind::Policy,
+            ModelKind::ClusterPolicy,
             ModelKind::Route,
         ];
         all.iter().all(|kind| self.in_sync.contains(kind))

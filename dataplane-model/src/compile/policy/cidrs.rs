@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dataplane_common::abi::{CidrKey, CidrVal};
+use dataplane_common::abi::{CidrKey, CidrVal, cidr_flags};
 use ipnet::IpNet;
 
 use super::Fingerprint;
-use super::state::{Block, CidrSet};
+use super::state::{Block, CidrSet, PolicyState};
 use crate::compile::Compiler;
 use crate::ids::{IdKind, fingerprint};
 use crate::tables::Family;
@@ -21,19 +21,19 @@ pub(super) fn block_print(cidr: &IpNet, except: &[IpNet]) -> Fingerprint {
     fingerprint(&(cidr.trunc(), except))
 }
 
-/// One family's prefix map for these blocks.
+/// One family's prefix map for the blocks of a state, and for the ranges of pods.
 ///
-/// Every block and every exception is a prefix of the map. Its set holds the blocks that contain all
+/// Every block, exception and range is a prefix of the map. Its set holds the blocks that contain all
 /// of it and none of whose exceptions does; the map finds the longest prefix of an address, and no
 /// block or exception begins within that.
 pub(super) fn table<A: Family>(
     compiler: &mut Compiler<'_>,
-    blocks: &BTreeMap<Fingerprint, Block>,
+    state: &PolicyState,
     sets: &mut BTreeMap<u32, Arc<CidrSet>>,
 ) -> BTreeMap<CidrKey<A>, CidrVal> {
     let mut by_prefix: HashMap<Prefix<A>, Vec<Placed<A>>> = HashMap::new();
     let mut prefixes = BTreeSet::new();
-    for (&print, block) in blocks {
+    for (&print, block) in &state.blocks {
         let Some(own) = prefix::<A>(&block.cidr) else {
             continue;
         };
@@ -45,6 +45,9 @@ pub(super) fn table<A: Family>(
             .or_default()
             .push(Placed { print, except });
     }
+    let ranges: BTreeSet<Prefix<A>> = state.pod_ranges.iter().filter_map(prefix::<A>).collect();
+    let range_lengths: BTreeSet<u32> = ranges.iter().map(|&(_, length)| length).collect();
+    prefixes.extend(ranges.iter().copied());
     let lengths: BTreeSet<u32> = by_prefix.keys().map(|&(_, length)| length).collect();
     let mut table = BTreeMap::new();
     for (addr, length) in prefixes {
@@ -53,7 +56,7 @@ pub(super) fn table<A: Family>(
         let number = if set.blocks.is_empty() {
             Some(0)
         } else {
-            number(compiler, set, sets, blocks)
+            number(compiler, set, sets, &state.blocks)
         };
         let Some(set) = number else { continue };
         let key = CidrKey {
@@ -61,7 +64,10 @@ pub(super) fn table<A: Family>(
             lead: 0,
             addr,
         };
-        table.insert(key, CidrVal { set });
+        let mut shorter = range_lengths.range(..=length);
+        let pods = shorter.any(|&shorter| ranges.contains(&(addr.masked(shorter), shorter)));
+        let flags = if pods { cidr_flags::PODS } else { 0 };
+        table.insert(key, CidrVal { set, flags });
     }
     table
 }

@@ -13,16 +13,21 @@ use crate::ids::IdKind;
 use crate::snapshot::{Labels, NamespaceScope, ObjectKey, Pod, Selector, Snapshot, Text};
 use crate::tables::Family;
 
-/// Identities of all pods.
+/// Identities of all pods, and of the nodes that rules can tell apart.
 pub(super) struct Identities<'a> {
     pub(super) numbers: BTreeMap<u32, Arc<Identity>>,
     by_pod: HashMap<&'a ObjectKey, u32>,
+    by_node: HashMap<&'a Text, u32>,
 }
 
 impl Identities<'_> {
     /// The pod's identity, 0 for none.
     pub(super) fn of(&self, pod: &ObjectKey) -> u32 {
         self.by_pod.get(pod).copied().unwrap_or(0)
+    }
+
+    fn of_node(&self, node: &Text) -> u32 {
+        self.by_node.get(node).copied().unwrap_or(0)
     }
 
     /// The numbers that each active name of a port stands for somewhere.
@@ -35,7 +40,7 @@ impl Identities<'_> {
     }
 }
 
-/// Numbers all pods' identities.
+/// Numbers all pods' identities, and nodes'.
 pub(super) fn number<'a>(
     compiler: &mut Compiler<'a>,
     pods: &Pods<'a>,
@@ -46,7 +51,9 @@ pub(super) fn number<'a>(
     let mut identities = Identities {
         numbers: BTreeMap::new(),
         by_pod: HashMap::new(),
+        by_node: HashMap::new(),
     };
+    number_nodes(compiler, active, &mut identities);
     let mut namespaces: HashMap<&Text, Namespace<'_>> = HashMap::new();
     let mut known: HashMap<(&Text, &Labels), Vec<Fingerprint>> = HashMap::new();
     for &pod in &pods.all {
@@ -75,6 +82,37 @@ pub(super) fn number<'a>(
             .or_insert_with(|| Arc::new(identity));
     }
     identities
+}
+
+fn number_nodes<'a>(compiler: &mut Compiler<'a>, active: &Active, identities: &mut Identities<'a>) {
+    let snapshot = compiler.snapshot;
+    // Of this node no object may be known, and it is a node all the same.
+    let unknown = Labels::new();
+    let mut nodes: BTreeMap<&Text, &Labels> = BTreeMap::from([(&snapshot.node.name, &unknown)]);
+    nodes.extend(
+        snapshot
+            .nodes
+            .iter()
+            .map(|(name, node)| (name, &node.labels)),
+    );
+    for (name, labels) in nodes {
+        let matching = active
+            .nodes
+            .iter()
+            .filter(|(_, nodes)| nodes.matches(labels));
+        let identity = Identity::of_node(matching.map(|(&print, _)| print).collect());
+        if identity.matched.is_empty() {
+            continue;
+        }
+        let describe = || format!("nodes like {name}");
+        let number = compiler.ids.id(IdKind::Identity, &identity, describe);
+        let Some(number) = compiler.note(number) else {
+            continue;
+        };
+        identities.by_node.insert(name, number);
+        let content = || Arc::new(identity);
+        identities.numbers.entry(number).or_insert_with(content);
+    }
 }
 
 fn active_ports(pod: &Pod, active: &Active) -> Vec<(PortName, u16)> {
@@ -136,24 +174,17 @@ pub(super) fn table<A: Family>(
         .nodes
         .values()
         .filter(|node| node.name != snapshot.node.name);
-    let remote = others
-        .flat_map(|node| &node.addresses)
-        .map(|&ip| (ip, identity_flags::REMOTE_NODE));
-    let own = snapshot
-        .node
-        .addresses
-        .iter()
-        .map(|&ip| (ip, identity_flags::NODE));
-    for (ip, flags) in remote.chain(own) {
-        let Some(addr) = A::from_ip(ip) else { continue };
-        table.insert(
-            addr,
-            IdentityVal {
-                identity: 0,
-                ifindex: 0,
-                flags,
-            },
-        );
+    let remote = others.map(|node| (&node.name, &node.addresses, identity_flags::REMOTE_NODE));
+    let own = &snapshot.node;
+    let own = (&own.name, &own.addresses, identity_flags::NODE);
+    for (name, addresses, flags) in remote.chain([own]) {
+        let value = IdentityVal {
+            identity: identities.of_node(name),
+            ifindex: 0,
+            flags,
+        };
+        let addresses = addresses.iter().filter_map(|&ip| A::from_ip(ip));
+        table.extend(addresses.map(|addr| (addr, value)));
     }
     table
 }

@@ -21,6 +21,8 @@ pub(super) struct RulePorts {
 pub(super) struct Classes {
     /// For TCP, UDP and SCTP: first port of each run of one class, and the class. The first is 0.
     pub(super) bounds: [Vec<(u16, u16)>; 3],
+    /// How many there are; they are numbered from 1 on.
+    pub(super) count: u16,
     /// Class of what has no ports.
     pub(super) other: u16,
     /// Classes that each rule allows, whoever the peer is.
@@ -77,6 +79,7 @@ pub(super) fn classes(
     });
     Ok(Classes {
         bounds,
+        count: count as u16,
         other: other as u16,
         of_rule,
         of_port,

@@ -1,19 +1,21 @@
-//! Rulesets: what one direction of a pod allows, shared by all pods with the same rules.
+//! Rulesets: what policies say of one direction of a pod, shared by all pods with the same rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dataplane_common::abi::{PortBound, PortSpan, RulesetVal, ruleset_flags};
+use dataplane_common::abi::{
+    Claim, PortBound, PortSpan, RowVal, RulesetVal, action, peer, ruleset_flags,
+};
 
 use super::cidrs::block_print;
 use super::ports::{Classes, RulePorts, classes};
-use super::state::{ClassedRule, PortName, Ruleset, selector_print};
-use super::{Selecting, listed, names};
+use super::selected::{Policy, PolicyKey, RuleOf, Selecting, listed, names};
+use super::state::{ClassedRule, PortName, Ruleset, Unknown, nodes_print, selector_print};
 use crate::capacity::CapacityError;
 use crate::compile::Compiler;
 use crate::ids::IdKind;
 use crate::snapshot::{
-    Direction, NetworkPolicy, ObjectKey, Peer, Peers, Pod, PortRange, Ports, Protocol, Rule, Text,
+    Direction, Peer, Peers, Pod, PortRange, Ports, Protocol, Rule, RuleAction, Text, Tier,
 };
 
 /// Numbers rulesets and fills their maps.
@@ -26,7 +28,7 @@ pub(super) struct Rulesets<'c, 'a> {
 }
 
 /// What a ruleset comes from: policies, and the numbers of the pod's named ports that they name.
-type Cause<'a> = (Direction, Vec<&'a ObjectKey>, Vec<(PortName, u16)>);
+type Cause<'a> = (Direction, Vec<PolicyKey<'a>>, Vec<(PortName, u16)>);
 
 impl<'c, 'a> Rulesets<'c, 'a> {
     /// No rulesets yet.
@@ -42,7 +44,7 @@ impl<'c, 'a> Rulesets<'c, 'a> {
         }
     }
 
-    /// The pod's ruleset, 0 if no policy isolates it.
+    /// The pod's ruleset, 0 if no policy concerns it.
     pub(super) fn number(
         &mut self,
         pod: &Pod,
@@ -58,7 +60,7 @@ impl<'c, 'a> Rulesets<'c, 'a> {
         };
         let cause: Cause<'a> = (
             direction,
-            policies.iter().map(|policy| &policy.key).collect(),
+            policies.iter().map(|policy| policy.key()).collect(),
             ports,
         );
         if let Some(&number) = self.known.get(&cause) {
@@ -78,21 +80,18 @@ impl<'c, 'a> Rulesets<'c, 'a> {
     fn compile(
         &mut self,
         direction: Direction,
-        policies: &[&'a NetworkPolicy],
+        policies: &[Policy<'a>],
         own_ports: &[(PortName, u16)],
     ) -> Result<u32, CapacityError> {
-        let rules: Vec<(&NetworkPolicy, usize, &Rule)> = policies
+        let rules: Vec<RuleOf<'_>> = policies
             .iter()
-            .flat_map(|policy| {
-                let rules = policy.rules(direction).unwrap_or(&[]).iter().enumerate();
-                rules.map(move |(index, rule)| (*policy, index, rule))
-            })
+            .flat_map(|policy| policy.rules(direction))
             .collect();
         let ports: Vec<_> = rules
             .iter()
-            .map(|(_, _, rule)| rule_ports(rule, direction, own_ports))
+            .map(|of| rule_ports(of.rule, direction, own_ports))
             .collect();
-        let keys: Vec<_> = policies.iter().map(|policy| &policy.key).collect();
+        let keys: Vec<_> = policies.iter().map(|policy| policy.key()).collect();
         let describe = || {
             let keys: Vec<_> = keys.iter().map(|key| key.to_string()).collect();
             format!(
@@ -106,39 +105,48 @@ impl<'c, 'a> Rulesets<'c, 'a> {
             need,
         })?;
         let mut classed = Vec::new();
-        for (place, (policy, index, rule)) in rules.iter().enumerate() {
-            let content = (&policy.key, direction, index);
-            let name = || format!("{} {} rule {}", policy.key, direction.name(), index + 1);
+        let mut places = Places::default();
+        for ((of, ports), matched) in rules.iter().zip(&ports).zip(&classes.of_rule) {
+            let content = (of.policy.key(), direction, of.index, of.name, of.action);
+            let name = || rule_name(of, direction);
             let number = self.compiler.ids.id(IdKind::Rule, &content, name)?;
-            classed.push(self.classed(number, policy, rule, &ports[place], &classes, place));
+            let claim = places.claim(of, number);
+            classed.push(self.classed(of, direction, claim, ports, &classes, matched));
         }
         let content: Vec<_> = rules
             .iter()
-            .map(|(policy, index, rule)| (&policy.key, index, rule))
+            .map(|of| (of.policy.key(), of.index, of.name, of.action, of.rule))
             .collect();
-        let content = (direction, &keys, content, &ports, &classes.bounds);
+        let tiers: Vec<_> = policies.iter().map(|policy| policy.tier()).collect();
+        let content = (direction, &keys, tiers, content, &ports, &classes.bounds);
         let number = self.compiler.ids.id(IdKind::Ruleset, &content, describe)?;
-        let value = self.value(&classed, &classes)?;
+        let ruleset = Ruleset {
+            isolates: policies.iter().any(|policy| policy.tier().is_none()),
+            rules: classed,
+        };
+        let value = self.value(&ruleset, &classes)?;
         self.compiler.desired.tables.rulesets.insert(number, value);
-        self.numbers
-            .insert(number, Arc::new(Ruleset { rules: classed }));
+        self.numbers.insert(number, Arc::new(ruleset));
         Ok(number)
     }
 
     fn classed(
         &self,
-        number: u32,
-        policy: &NetworkPolicy,
-        rule: &Rule,
+        of: &RuleOf<'_>,
+        direction: Direction,
+        [says, denies]: [RowVal; 2],
         ports: &RulePorts,
         classes: &Classes,
-        place: usize,
+        matched: &[u16],
     ) -> ClassedRule {
         let (mut selectors, mut blocks) = (BTreeSet::new(), BTreeSet::new());
-        for peer in listed(rule) {
+        for peer in listed(of.rule) {
             match peer {
                 Peer::Pods { namespaces, pods } => {
-                    selectors.insert(selector_print(&policy.key.namespace, namespaces, pods));
+                    selectors.insert(selector_print(of.policy.namespace(), namespaces, pods));
+                }
+                Peer::Nodes(nodes) => {
+                    selectors.insert(nodes_print(nodes));
                 }
                 Peer::Block { cidr, except } => {
                     blocks.insert(block_print(cidr, except));
@@ -162,21 +170,19 @@ impl<'c, 'a> Rulesets<'c, 'a> {
             (name.clone(), numbers.collect())
         });
         ClassedRule {
-            number,
-            any: rule.peers == Peers::Any,
+            says,
+            unknown: unknown(of, direction, denies, ports, classes, matched),
+            any: of.rule.peers == Peers::Any,
             selectors: selectors.into_iter().collect(),
             blocks: blocks.into_iter().collect(),
-            classes: classes.of_rule.get(place).cloned().unwrap_or_default(),
+            classes: matched.to_vec(),
             named: named.collect(),
         }
     }
 
-    fn value(
-        &mut self,
-        rules: &[ClassedRule],
-        classes: &Classes,
-    ) -> Result<RulesetVal, CapacityError> {
+    fn value(&mut self, ruleset: &Ruleset, classes: &Classes) -> Result<RulesetVal, CapacityError> {
         let [tcp, udp, sctp] = &classes.bounds;
+        let rules = &ruleset.rules;
         let uses_cidrs = rules.iter().any(|rule| !rule.blocks.is_empty());
         let uses_identities = rules
             .iter()
@@ -188,7 +194,9 @@ impl<'c, 'a> Rulesets<'c, 'a> {
             sctp: self.span(sctp)?,
             other_class: classes.other,
             flags: flag(uses_cidrs, ruleset_flags::CIDRS)
-                | flag(uses_identities, ruleset_flags::IDENTITIES),
+                | flag(uses_identities, ruleset_flags::IDENTITIES)
+                | flag(ruleset.isolates, ruleset_flags::ISOLATES)
+                | flag(ruleset.asks_for_unknown_pods(), ruleset_flags::UNKNOWN_PODS),
         })
     }
 
@@ -207,13 +215,91 @@ impl<'c, 'a> Rulesets<'c, 'a> {
     }
 }
 
+/// Places that the rules of a ruleset have in their tiers.
+#[derive(Default)]
+struct Places {
+    admin: u32,
+    below: u32,
+}
+
+impl Places {
+    /// What the next rule says of its peers, and what of those who may be its peers.
+    fn claim(&mut self, of: &RuleOf<'_>, number: u32) -> [RowVal; 2] {
+        let is_admin = of.policy.tier() == Some(Tier::Admin);
+        let place = if is_admin {
+            &mut self.admin
+        } else {
+            &mut self.below
+        };
+        *place += 1;
+        let action = match of.action {
+            RuleAction::Accept => action::ACCEPT,
+            RuleAction::Deny => action::DENY,
+            RuleAction::Pass => action::PASS,
+        };
+        [action, action::DENY].map(|action| {
+            let claim = Claim::new(*place, action, number);
+            let mut says = RowVal::EMPTY;
+            if is_admin {
+                says.admin = claim;
+            } else {
+                says.below = claim;
+            }
+            says
+        })
+    }
+}
+
+/// What a rule says of peers that nobody knows: to overlook a denial is not safe.
+fn unknown(
+    of: &RuleOf<'_>,
+    direction: Direction,
+    says: RowVal,
+    ports: &RulePorts,
+    classes: &Classes,
+    matched: &[u16],
+) -> Unknown {
+    let pods = of.denies_pods(direction).then_some(peer::UNKNOWN_POD);
+    let nodes = of.denies_nodes().then_some(peer::UNKNOWN_NODE);
+    let peers: Vec<u32> = pods.into_iter().chain(nodes).collect();
+    let classes = if peers.is_empty() {
+        Vec::new()
+    } else if ports.named.is_empty() {
+        matched.to_vec()
+    } else {
+        // A name may stand for any port there.
+        (1..=classes.count).collect()
+    };
+    Unknown {
+        peers,
+        says,
+        classes,
+    }
+}
+
+fn rule_name(of: &RuleOf<'_>, direction: Direction) -> String {
+    let place = format!(
+        "{} {} rule {}",
+        of.policy.key(),
+        direction.name(),
+        of.index + 1
+    );
+    let name = match of.name {
+        "" => String::new(),
+        name => format!(" {name:?}"),
+    };
+    match of.policy {
+        Policy::Namespaced(_) => place,
+        Policy::Cluster(_) => format!("{place}{name} ({})", of.action.name()),
+    }
+}
+
 /// The pod's named ports that rules of these policies name.
-fn own_ports(pod: &Pod, policies: &[&NetworkPolicy]) -> Vec<(PortName, u16)> {
+fn own_ports(pod: &Pod, policies: &[Policy<'_>]) -> Vec<(PortName, u16)> {
     let rules = policies
         .iter()
-        .filter_map(|policy| policy.rules(Direction::Ingress))
-        .flatten();
-    let wanted: BTreeSet<PortName> = rules.flat_map(names).collect();
+        .flat_map(|policy| policy.rules(Direction::Ingress));
+    let wanted: BTreeSet<PortName> = rules.flat_map(|of| names(of.rule)).collect();
     let numbers = |(protocol, name): PortName| {
         let numbers: BTreeSet<u16> = pod.named_ports(&name, protocol).collect();
         numbers

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use dataplane_common::abi::{RowKey, RowVal, peer, row_flags};
+use dataplane_common::abi::{RowKey, RowVal, peer};
 
 use ipnet::IpNet;
 
@@ -20,6 +20,8 @@ pub struct PolicyState {
     pub(super) identities: BTreeMap<u32, Arc<Identity>>,
     pub(super) sets: BTreeMap<u32, Arc<CidrSet>>,
     pub(super) blocks: BTreeMap<Fingerprint, Block>,
+    /// Where an address that nobody knows may be a pod's; empty if no ruleset asks for that.
+    pub(super) pod_ranges: BTreeSet<IpNet>,
     pub(super) active: Arc<Active>,
 }
 
@@ -31,6 +33,8 @@ pub(super) type PortName = (Protocol, Text);
 pub(super) struct Active {
     /// Selectors by what they are hashed to.
     pub(super) selectors: BTreeMap<Fingerprint, (NamespaceScope, Option<Text>, Selector)>,
+    /// Selectors of nodes.
+    pub(super) nodes: BTreeMap<Fingerprint, Selector>,
     /// Names of ports in egress rules.
     pub(super) names: BTreeSet<PortName>,
 }
@@ -38,31 +42,47 @@ pub(super) struct Active {
 /// A ruleset's rules, with their ports as classes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Ruleset {
+    /// NetworkPolicies isolate its pods.
+    pub(super) isolates: bool,
     pub(super) rules: Vec<ClassedRule>,
 }
 
 /// A rule within a ruleset.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ClassedRule {
-    /// The rule's number.
-    pub(super) number: u32,
-    /// It allows every peer.
+    /// Its claim.
+    pub(super) says: RowVal,
+    /// What is said of peers that may be its own and are unknown.
+    pub(super) unknown: Unknown,
+    /// It matches every peer.
     pub(super) any: bool,
-    /// Selectors of its peers.
+    /// Selectors of its peers, pods and nodes.
     pub(super) selectors: Vec<Fingerprint>,
     /// Blocks of its peers.
     pub(super) blocks: Vec<Fingerprint>,
-    /// Classes that it allows.
+    /// Classes that it matches.
     pub(super) classes: Vec<u16>,
     /// Named ports of egress rules: the class of each number that a name stands for somewhere.
     pub(super) named: Vec<(PortName, BTreeMap<u16, u16>)>,
 }
 
-/// An identity: what policies can tell of a pod.
+/// What a rule says of peers that nobody knows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Unknown {
+    /// Which: [`peer::UNKNOWN_POD`], [`peer::UNKNOWN_NODE`].
+    pub(super) peers: Vec<u32>,
+    /// What.
+    pub(super) says: RowVal,
+    /// Of which classes.
+    pub(super) classes: Vec<u16>,
+}
+
+/// An identity: what policies can tell of a pod, or of a node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Identity {
+    /// Empty for a node.
     pub(super) namespace: Text,
-    /// Active selectors that choose the pod, sorted.
+    /// Active selectors that choose it, sorted.
     pub(super) matched: Vec<Fingerprint>,
     /// Its ports with active names, sorted.
     pub(super) ports: Vec<(PortName, u16)>,
@@ -92,33 +112,74 @@ impl fmt::Display for Block {
 }
 
 impl Active {
-    /// Adds a selector of a policy in `namespace`.
-    pub(super) fn insert(&mut self, namespace: &Text, scope: &NamespaceScope, pods: &Selector) {
-        let own = matches!(scope, NamespaceScope::Own).then(|| namespace.clone());
+    /// Adds a selector of pods, of a policy in `namespace` if that has one.
+    pub(super) fn insert(
+        &mut self,
+        namespace: Option<&Text>,
+        scope: &NamespaceScope,
+        pods: &Selector,
+    ) {
+        let own = matches!(scope, NamespaceScope::Own).then_some(namespace);
         self.selectors
             .entry(selector_print(namespace, scope, pods))
-            .or_insert_with(|| (scope.clone(), own, pods.clone()));
+            .or_insert_with(|| (scope.clone(), own.flatten().cloned(), pods.clone()));
+    }
+
+    /// Adds a selector of nodes.
+    pub(super) fn insert_nodes(&mut self, nodes: &Selector) {
+        self.nodes.insert(nodes_print(nodes), nodes.clone());
     }
 }
 
 /// What stands for a pod peer of a policy in `namespace`.
 pub(super) fn selector_print(
-    namespace: &Text,
+    namespace: Option<&Text>,
     scope: &NamespaceScope,
     pods: &Selector,
 ) -> Fingerprint {
     let own = matches!(scope, NamespaceScope::Own).then_some(namespace);
-    fingerprint(&(own, scope, pods))
+    fingerprint(&(own.flatten(), scope, pods))
+}
+
+/// What stands for a node peer.
+pub(super) fn nodes_print(nodes: &Selector) -> Fingerprint {
+    fingerprint(&("nodes", nodes))
+}
+
+impl Identity {
+    /// Of nodes that these selectors choose; those that none does have no number.
+    pub(super) fn of_node(matched: Vec<Fingerprint>) -> Self {
+        Self {
+            namespace: Text::from(""),
+            matched,
+            ports: Vec::new(),
+        }
+    }
+}
+
+impl Ruleset {
+    /// True if it says something of pods that nobody knows.
+    pub(super) fn asks_for_unknown_pods(&self) -> bool {
+        let asks = |rule: &ClassedRule| rule.unknown.peers.contains(&peer::UNKNOWN_POD);
+        self.rules.iter().any(asks)
+    }
 }
 
 impl PolicyState {
     /// True if identity `old` here and `new` there can be one pod whose labels and ports are the same:
     /// they differ only in what is asked of pods.
     pub(crate) fn same_peer(&self, old: u32, other: &PolicyState, new: u32) -> bool {
-        let (Some(a), Some(b)) = (self.identities.get(&old), other.identities.get(&new)) else {
+        let none = Identity::of_node(Vec::new());
+        let of = |state: &PolicyState, number: u32| match number {
+            0 => Some(none.clone()),
+            number => state.identities.get(&number).map(|known| (**known).clone()),
+        };
+        let (Some(a), Some(b)) = (of(self, old), of(other, new)) else {
             return false;
         };
-        let known = |active: &Active, print: &Fingerprint| active.selectors.contains_key(print);
+        let known = |active: &Active, print: &Fingerprint| {
+            active.selectors.contains_key(print) || active.nodes.contains_key(print)
+        };
         let keeps = |from: &Identity, active: &Active, to: &Identity| {
             from.matched
                 .iter()
@@ -128,7 +189,7 @@ impl PolicyState {
                     .iter()
                     .all(|port| !active.names.contains(&port.0) || to.ports.contains(port))
         };
-        a.namespace == b.namespace && keeps(a, &other.active, b) && keeps(b, &self.active, a)
+        a.namespace == b.namespace && keeps(&a, &other.active, &b) && keeps(&b, &self.active, &a)
     }
 
     /// Everything of both.
@@ -144,16 +205,18 @@ impl PolicyState {
             identities: join(&self.identities, &other.identities),
             sets: join(&self.sets, &other.sets),
             blocks: join(&self.blocks, &other.blocks),
+            pod_ranges: &self.pod_ranges | &other.pod_ranges,
             active: Arc::new(Active {
                 selectors: join(&self.active.selectors, &other.active.selectors),
+                nodes: join(&self.active.nodes, &other.active.nodes),
                 names: &self.active.names | &other.active.names,
             }),
         }
     }
 }
 
-/// The rows between all rulesets, identities and sets. What the row for any peer allows has no other
-/// row.
+/// The rows between all rulesets, identities and sets. Where the row for any peer says it all, there is
+/// no other.
 pub(super) fn rows(state: &PolicyState) -> BTreeMap<RowKey, RowVal> {
     let peers = Peers::new(state);
     let mut rows = Vec::new();
@@ -162,34 +225,33 @@ pub(super) fn rows(state: &PolicyState) -> BTreeMap<RowKey, RowVal> {
         for rule in &content.rules {
             peers.add_rows(ruleset, rule, &mut rows);
         }
-        drop_covered(&mut rows, start);
+        drop_covered(&mut rows, start, content.isolates);
     }
-    rows.into_iter()
-        .map(|(key, rule)| {
-            (
-                key,
-                RowVal {
-                    rule,
-                    flags: row_flags::ALLOW,
-                },
-            )
-        })
-        .collect()
+    rows.into_iter().collect()
 }
 
-/// Of a ruleset's rows: sorts them, keeps the smallest rule of each, and drops those for which the row
-/// for any peer says the same.
-fn drop_covered(rows: &mut Vec<(RowKey, u32)>, start: usize) {
+/// Of a ruleset's rows: sorts them, joins those with one key, and drops those that the row for any peer
+/// covers.
+fn drop_covered(rows: &mut Vec<(RowKey, RowVal)>, start: usize, isolates: bool) {
     let mut own = rows.split_off(start);
-    own.sort_unstable();
-    own.dedup_by_key(|&mut (key, _)| key);
+    own.sort_unstable_by_key(|&(key, _)| key);
+    own.dedup_by(|(key, val), (kept, into)| {
+        let same = key == kept;
+        if same {
+            into.join(val);
+        }
+        same
+    });
     // Rows for any peer come first in the order of keys.
-    let any: BTreeSet<u16> = own
+    let any: BTreeMap<u16, RowVal> = own
         .iter()
         .take_while(|(key, _)| key.peer == peer::ANY)
-        .map(|(key, _)| key.class)
+        .map(|(key, val)| (key.class, *val))
         .collect();
-    own.retain(|(key, _)| key.peer == peer::ANY || !any.contains(&key.class));
+    own.retain(|(key, val)| {
+        let covers = |any: &RowVal| any.covers(val, isolates);
+        key.peer == peer::ANY || !any.get(&key.class).is_some_and(covers)
+    });
     rows.extend(own);
 }
 
@@ -229,18 +291,18 @@ impl<'a> Peers<'a> {
         peers
     }
 
-    fn add_rows(&self, ruleset: u32, rule: &ClassedRule, rows: &mut Vec<(RowKey, u32)>) {
-        let mut add = |peer: u32, class: u16| {
-            rows.push((
-                RowKey {
-                    ruleset,
-                    peer,
-                    class,
-                    reserved: 0,
-                },
-                rule.number,
-            ))
+    fn add_rows(&self, ruleset: u32, rule: &ClassedRule, rows: &mut Vec<(RowKey, RowVal)>) {
+        let key = |peer: u32, class: u16| RowKey {
+            ruleset,
+            peer,
+            class,
+            reserved: 0,
         };
+        for &peer in &rule.unknown.peers {
+            let classes = rule.unknown.classes.iter();
+            rows.extend(classes.map(|&class| (key(peer, class), rule.unknown.says)));
+        }
+        let mut add = |peer: u32, class: u16| rows.push((key(peer, class), rule.says));
         let selected = rule
             .selectors
             .iter()

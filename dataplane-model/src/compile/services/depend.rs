@@ -74,6 +74,7 @@ impl Dependents {
             | Change::Node(_)
             | Change::Namespace(_)
             | Change::Policy(_)
+            | Change::ClusterPolicy(_)
             | Change::InSync(_) => {}
         }
     }

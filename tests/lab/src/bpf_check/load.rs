@@ -84,10 +84,10 @@ fn describe(name: &str, info: &ProgramInfo, milliseconds: f64) -> Loaded {
 
 /// Settings with which nothing is pruned.
 fn everything() -> Config {
-    use config_flags::{CSUM_IPV6, POLICE_NODE_EGRESS, POLICY, REDIRECT, SERVICES};
+    use config_flags::{CSUM_IPV6, POLICE_HAIRPIN, POLICE_NODE_EGRESS, POLICY, REDIRECT, SERVICES};
     Config {
         netns_cookie: 1,
-        flags: SERVICES | POLICY | REDIRECT | POLICE_NODE_EGRESS | CSUM_IPV6,
+        flags: SERVICES | POLICY | REDIRECT | POLICE_NODE_EGRESS | POLICE_HAIRPIN | CSUM_IPV6,
         hz: 250,
         snat_first: 61_000,
         snat_count: 4_000,

@@ -184,7 +184,7 @@ async fn later_lists_never_take_in_sync_back() {
         .iter()
         .filter(|kind| **kind == ModelKind::Namespace)
         .count();
-    assert_eq!((count, world.in_sync.len()), (1, 7));
+    assert_eq!((count, world.in_sync.len()), (1, 8));
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@ use aya::maps::{Array, HashMap};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use dataplane_common::abi::{
-    Abi, Addr4, BackendVal, Config, IdentityVal, Port, PortBound, PortSpan, RowKey, RowVal,
-    RulesetVal, ServiceKey, ServiceVal, SlotVal, Subject, backend_flags, bytes_of, capacity,
-    config_flags, identity_flags, name, row_flags, ruleset_flags, scope, subject_flags,
+    Abi, Addr4, BackendVal, Claim, Config, IdentityVal, Port, PortBound, PortSpan, RowKey, RowVal,
+    RulesetVal, ServiceKey, ServiceVal, SlotVal, Subject, action, backend_flags, bytes_of,
+    capacity, config_flags, identity_flags, name, ruleset_flags, scope, subject_flags,
     subject_state,
 };
 
@@ -144,7 +144,7 @@ fn add_ruleset(ebpf: &mut Ebpf, number: u32, peer: u32, port: u16) -> Result<()>
         udp: one,
         sctp: one,
         other_class: 0,
-        flags: ruleset_flags::IDENTITIES,
+        flags: ruleset_flags::IDENTITIES | ruleset_flags::ISOLATES,
     };
     set::<28>(ebpf, name::RULESETS, number, &ruleset)?;
     let key = RowKey {
@@ -154,10 +154,10 @@ fn add_ruleset(ebpf: &mut Ebpf, number: u32, peer: u32, port: u16) -> Result<()>
         reserved: 0,
     };
     let value = RowVal {
-        rule: number,
-        flags: row_flags::ALLOW,
+        below: Claim::new(1, action::ACCEPT, number),
+        ..RowVal::EMPTY
     };
-    put::<12, 8>(ebpf, name::ROWS, &key, &value)
+    put::<12, 16>(ebpf, name::ROWS, &key, &value)
 }
 
 fn put<const K: usize, const V: usize>(
