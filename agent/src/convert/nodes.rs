@@ -74,6 +74,7 @@ pub fn namespace(name: &str, namespace: Option<&core::Namespace>) -> model::Name
     model::Namespace {
         name: name.into(),
         labels,
+        ending: namespace.is_some_and(|one| one.metadata.deletion_timestamp.is_some()),
     }
 }
 

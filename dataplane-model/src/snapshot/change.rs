@@ -64,6 +64,7 @@ impl Snapshot {
                 Some(self.node_changed())
             }
             Object::Namespace(namespace) => {
+                self.mark_namespace(&namespace.name, namespace.ending);
                 put(&mut self.namespaces, namespace.name, namespace.labels)
                     .map(|(name, _)| Change::Namespace(name))
             }
@@ -80,8 +81,11 @@ impl Snapshot {
                 put(&mut self.slices, slice.key.clone(), slice)
                     .map(|(key, old)| Change::Slice(key, old))
             }
-            Object::Policy(policy) => put(&mut self.policies, policy.key.clone(), policy)
-                .map(|(key, _)| Change::Policy(key)),
+            Object::Policy(policy) => {
+                self.keep_no_more(&policy.key);
+                put(&mut self.policies, policy.key.clone(), policy)
+                    .map(|(key, _)| Change::Policy(key))
+            }
             Object::ClusterPolicy(policy) => {
                 put(&mut self.cluster_policies, policy.key.clone(), policy)
                     .map(|(key, _)| Change::ClusterPolicy(key))
@@ -101,10 +105,12 @@ impl Snapshot {
             }
             Key::Namespace(name) => {
                 self.namespaces.remove(&name)?;
+                self.mark_namespace(&name, false);
                 Change::Namespace(name)
             }
             Key::Pod(key) => {
                 let old = self.pods.remove(&key)?;
+                self.let_go(&key.namespace);
                 Change::Pod(key, Some(Box::new(old)))
             }
             Key::Service(key) => {
@@ -116,6 +122,9 @@ impl Snapshot {
                 Change::Slice(key, Some(old))
             }
             Key::Policy(key) => {
+                if self.keeps(&key) {
+                    return None;
+                }
                 self.policies.remove(&key)?;
                 Change::Policy(key)
             }

@@ -1,9 +1,11 @@
 //! What the compiler reads: the current objects, valid by construction and free of API types.
 //!
 //! Sources turn what they read into [`Event`]s; [`Snapshot::apply`] folds them in. A snapshot depends
-//! only on the objects that exist now, never on the order in which they came.
+//! only on the objects that exist now, never on the order in which they came. Of a namespace that ends,
+//! NetworkPolicies stay for as long as there are pods in it.
 
 mod change;
+mod ending;
 mod endpoints;
 mod event;
 mod labels;
@@ -142,6 +144,8 @@ pub struct Snapshot {
     pub routes: BTreeMap<(RouteKind, ObjectKey), Route>,
     /// Host-side devices of this node's pods, by ifindex.
     pub interfaces: BTreeMap<u32, Interface>,
+    /// Namespaces that end, and their NetworkPolicies that are gone before their pods.
+    ending: ending::Ending,
     /// Kinds whose source has not said yet that its first list is complete.
     pub awaited: BTreeSet<Kind>,
 }
@@ -216,6 +220,7 @@ mod tests {
             Event::Apply(Object::Namespace(Namespace {
                 name: "a".into(),
                 labels: Labels::new(),
+                ending: false,
             }))
         };
         assert!(snapshot.apply(namespace()));

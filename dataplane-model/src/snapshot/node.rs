@@ -84,12 +84,14 @@ pub struct Node {
 }
 
 /// A namespace.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Namespace {
     /// Its name.
     pub name: Text,
     /// Its labels, `kubernetes.io/metadata.name` included (the API server always sets it).
     pub labels: Labels,
+    /// It has a deletion timestamp: everything in it goes, in any order.
+    pub ending: bool,
 }
 
 /// The host-side device of a pod of this node.

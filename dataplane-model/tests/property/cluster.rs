@@ -65,6 +65,7 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
                 Some(Object::Namespace(Namespace {
                     name: name.into(),
                     labels: labels?,
+                    ending: false,
                 }))
             })
             .collect::<Vec<_>>()
