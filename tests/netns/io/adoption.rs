@@ -250,7 +250,7 @@ fn cleanup_leaves_nothing_of_any_version() {
     let report = cleanup(&node.bpffs()).unwrap();
     let expected = CleanupReport {
         links: 4,
-        programs: 12,
+        programs: 13,
         maps: 34,
     };
     assert_eq!(report, expected);
