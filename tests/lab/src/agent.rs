@@ -17,7 +17,7 @@ use crate::wait;
 /// How long an agent may take to load its programs and read the first objects, on a busy machine.
 const START: Duration = Duration::from_secs(30);
 /// How long an agent may take to end.
-const END: Duration = Duration::from_secs(10);
+const END: Duration = Duration::from_secs(30);
 
 /// A node's agent, running or not. Dropping it kills it; what it pinned goes with the run.
 #[derive(Debug)]

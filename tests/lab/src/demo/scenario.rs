@@ -14,7 +14,7 @@ use crate::wait;
 use crate::workload::{Load, LoadSpec, ServerSpec, Tally, client};
 
 /// How long any change may take to show before the demo gives up on it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a single request may take.
 pub(super) const REQUEST: Duration = Duration::from_secs(3);
 /// What the agent has to put a change of a file in force.

@@ -17,7 +17,7 @@ use crate::wait;
 use crate::workload::{Process, ServerSpec, client};
 
 /// How long a server may take until its readiness probe succeeds.
-const READY: Duration = Duration::from_secs(10);
+const READY: Duration = Duration::from_secs(30);
 /// How long one probe may take.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -103,7 +103,7 @@ impl Plane {
             agent.start_only()?;
         }
         for agent in &mut self.agents {
-            agent.wait_in_sync(READY * 3)?;
+            agent.wait_in_sync(READY)?;
         }
         Ok(())
     }

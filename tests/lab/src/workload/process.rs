@@ -16,7 +16,7 @@ use crate::run::Run;
 use crate::wait;
 
 /// How long a process that was asked to end may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What `sluice-lab serve` says when all its ports are bound.
 pub const LISTENING: &str = "listening";
 
