@@ -103,6 +103,7 @@ fn cluster(services: usize, endpoints: usize, policies: usize, pods: usize) -> S
         add(Object::Namespace(Namespace {
             name: namespace(index).into(),
             labels: Labels::new(),
+            ending: false,
         }));
     }
     for index in 0..pods {
