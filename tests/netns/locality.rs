@@ -75,15 +75,19 @@ fn endpoints_without_a_node_are_on_the_node_of_their_device() {
     }
 }
 
+/// [`service`] with the Local policy for clients outside, at both kinds of external address.
+fn outside_stays() -> ServiceManifest {
+    service()
+        .load_balancer(external(1).both(), "VIP")
+        .with("externalIPs", json!(external(2).both()))
+        .with("externalTrafficPolicy", json!("Local"))
+}
+
 #[test]
 fn with_the_external_policy_outside_clients_stay_on_the_node_and_are_seen() {
     let mut world = World::new();
     world.pod_on_each_node("web");
-    let service = service()
-        .load_balancer(external(1).both(), "VIP")
-        .with("externalIPs", json!(external(2).both()))
-        .with("externalTrafficPolicy", json!("Local"));
-    world.apply(&service);
+    world.apply(&outside_stays());
     let outside = world.outside();
     for addrs in [external(1), external(2)] {
         for (node, name) in [1, 2].into_iter().zip(BOTH) {
@@ -107,11 +111,7 @@ fn with_the_external_policy_outside_clients_stay_on_the_node_and_are_seen() {
 fn with_the_external_policy_clients_on_a_node_reach_every_pod() {
     let mut world = World::new();
     world.pod_on_each_node("web");
-    let service = service()
-        .load_balancer(external(1).both(), "VIP")
-        .with("externalIPs", json!(external(2).both()))
-        .with("externalTrafficPolicy", json!("Local"));
-    world.apply(&service);
+    world.apply(&outside_stays());
     for addrs in [external(1), external(2)] {
         for client in world.everywhere() {
             for to in at(addrs, 80) {

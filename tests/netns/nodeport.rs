@@ -4,12 +4,9 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 use sluice_lab::kube::objects::ServiceManifest;
-use sluice_lab::wait;
 use sluice_lab::workload::udp::UdpClient;
 
-use crate::world::{
-    Client, DROPPED, PATIENCE, REQUEST, TCP, UDP, World, at, external, same_family, vip,
-};
+use crate::world::{Client, REQUEST, TCP, UDP, World, at, external, same_family, vip};
 
 pub const PORT: u16 = 30080;
 pub const UDP_PORT: u16 = 30053;
@@ -156,14 +153,6 @@ fn are_refused(client: &Client, tcp: [SocketAddr; 2], udp: [SocketAddr; 2]) {
         client.await_refused(to);
     }
     for to in udp {
-        let what = format!("{to} to refuse datagrams of {}", client.name);
-        wait::until(PATIENCE, &what, || {
-            let asked = client.netns.run(|| UdpClient::open(to, true)?.ask(DROPPED));
-            match asked {
-                Err(failure) if !failure.is_timeout() => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .unwrap();
+        client.await_datagrams_refused(to);
     }
 }

@@ -104,15 +104,7 @@ fn a_service_without_endpoints_refuses_datagrams() {
     world.await_service(vip(1), 80);
     for client in world.everywhere() {
         for to in at(vip(2), 53) {
-            let what = format!("{to} to refuse {}", client.name);
-            wait::until(PATIENCE, &what, || {
-                let asked = client.netns.run(|| UdpClient::open(to, true)?.ask(DROPPED));
-                match asked {
-                    Err(failure) if !failure.is_timeout() => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
-            })
-            .unwrap();
+            client.await_datagrams_refused(to);
         }
     }
 }

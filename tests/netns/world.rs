@@ -241,6 +241,19 @@ impl Client {
         .unwrap();
     }
 
+    /// Waits until datagrams are refused at once.
+    pub fn await_datagrams_refused(&self, to: SocketAddr) {
+        let what = format!("{to} to refuse datagrams of {}", self.name);
+        wait::until(PATIENCE, &what, || {
+            let asked = || udp::UdpClient::open(to, true)?.ask(DROPPED);
+            match self.netns.run(asked) {
+                Err(failure) if !failure.is_timeout() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .unwrap();
+    }
+
     /// Waits until a request finds no Service: nobody has the address.
     pub fn await_unserved(&self, to: SocketAddr) {
         let what = format!("{to} to be nobody's for {}", self.name);

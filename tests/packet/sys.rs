@@ -79,22 +79,9 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], input: Input) -> io::Resu
     put(CONTEXT_IFINDEX, input.ifindex);
     put(CONTEXT_DATA_END, input.linear);
     put(CONTEXT_GSO_SIZE, input.segment);
-    let mut out = vec![0u8; ROOM];
-    let mut run = TestRun {
-        prog_fd: program.as_raw_fd() as u32,
-        data_size_in: frame.len() as u32,
-        data_in: frame.as_ptr() as u64,
-        data_size_out: ROOM as u32,
-        data_out: out.as_mut_ptr() as u64,
-        repeat: 1,
-        ctx_size_in: CONTEXT as u32,
-        ctx_in: context.as_ptr() as u64,
-        flags: if input.summed { CHECKSUM_COMPLETE } else { 0 },
-        ..TestRun::default()
-    };
-    call(PROG_TEST_RUN, &mut run)?;
-    out.truncate(run.data_size_out as usize);
-    Ok((run.retval as i32, out))
+    let flags = if input.summed { CHECKSUM_COMPLETE } else { 0 };
+    let (returned, out) = run(program, frame, &context, flags)?;
+    Ok((returned as i32, out))
 }
 
 /// Runs an XDP program on a frame that came by a device: its action, and the frame as it left it.
@@ -104,7 +91,17 @@ pub fn test_run_early(
     ifindex: u32,
 ) -> io::Result<(u32, Vec<u8>)> {
     // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-    let context = [0, frame.len() as u32, 0, ifindex, 0, 0];
+    let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes);
+    run(program, frame, context.as_flattened(), 0)
+}
+
+/// Runs a program once on a frame: what it returns, and the frame as it left it.
+fn run(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    context: &[u8],
+    flags: u32,
+) -> io::Result<(u32, Vec<u8>)> {
     let mut out = vec![0u8; ROOM];
     let mut run = TestRun {
         prog_fd: program.as_raw_fd() as u32,
@@ -113,8 +110,9 @@ pub fn test_run_early(
         data_size_out: ROOM as u32,
         data_out: out.as_mut_ptr() as u64,
         repeat: 1,
-        ctx_size_in: size_of_val(&context) as u32,
+        ctx_size_in: context.len() as u32,
         ctx_in: context.as_ptr() as u64,
+        flags,
         ..TestRun::default()
     };
     call(PROG_TEST_RUN, &mut run)?;
