@@ -272,6 +272,15 @@ pub struct AgentArgs {
         env = "SLUICE_MAP_CAPACITY"
     )]
     pub map_capacity: Option<Vec<String>>,
+    /// Install the CNI plugin and keep it so: no pod starts before its policy is in force.
+    #[arg(long, env = "SLUICE_CNI_INSTALL")]
+    pub cni_install: bool,
+    /// Directory of the host's CNI plugins [default: /opt/cni/bin].
+    #[arg(long, value_name = "DIR", env = "SLUICE_CNI_BIN_DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Directory of the host's network configurations [default: /etc/cni/net.d].
+    #[arg(long, value_name = "DIR", env = "SLUICE_CNI_CONF_DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
     /// What to log, as in `info` or `sluice=debug` [default: info].
     #[arg(long, value_name = "FILTER", env = "SLUICE_LOG")]
     pub log: Option<String>,

@@ -27,6 +27,10 @@ pub use values::{NodePorts, node_ports};
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/sluice";
 /// Where the agent's socket is by default.
 pub const DEFAULT_SOCKET: &str = "/run/sluice/agent.sock";
+/// Where container runtimes look for plugins.
+pub const DEFAULT_CNI_BIN: &str = "/opt/cni/bin";
+/// Where container runtimes look for network configurations.
+pub const DEFAULT_CNI_CONF: &str = "/etc/cni/net.d";
 /// Above what Linux gives out to sockets (`net.ipv4.ip_local_port_range`) by default.
 const DEFAULT_SNAT: (u16, u16) = (61_000, 65_535);
 const DEFAULT_HALF_OPEN: (u32, u32) = (4_096, 65_536);
@@ -79,6 +83,8 @@ pub struct Settings {
     pub half_open: (u32, u32),
     /// Capacities of maps by the settings' names, where they are not the default.
     pub map_capacities: BTreeMap<String, u32>,
+    /// The CNI plugin is installed, and kept so: in which directories.
+    pub cni: Option<CniDirs>,
     /// Where `/healthz` and `/livez` are answered; `None`: nowhere.
     pub healthz: Option<SocketAddr>,
     /// Where `/metrics` and the like are answered; `None`: nowhere.
@@ -95,6 +101,15 @@ pub struct Settings {
     pub log: String,
     /// Logs are JSON, one object a line.
     pub log_json: bool,
+}
+
+/// Directories of the host's CNI.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CniDirs {
+    /// The plugins.
+    pub bin: PathBuf,
+    /// The network configurations.
+    pub conf: PathBuf,
 }
 
 /// Where objects come from.
@@ -186,6 +201,11 @@ impl Settings {
         }
     }
 
+    /// A new device's pod starts only when its policy is in force: until then nothing passes.
+    pub fn closes_unknown(&self) -> bool {
+        self.policy && self.cni.is_some()
+    }
+
     /// The settings in force, given those that somebody asked for.
     fn new(file: File, surroundings: Surroundings) -> Result<Self, Error> {
         let source = match file.manifests {
@@ -225,6 +245,10 @@ impl Settings {
             snat_ports: values::snat_ports(file.snat_ports.as_deref())?,
             half_open: values::half_open(&file.half_open)?,
             map_capacities: capacities::checked(file.map_capacities)?,
+            cni: file.cni_install.unwrap_or(false).then(|| CniDirs {
+                bin: file.cni_bin_dir.unwrap_or_else(|| DEFAULT_CNI_BIN.into()),
+                conf: file.cni_conf_dir.unwrap_or_else(|| DEFAULT_CNI_CONF.into()),
+            }),
             healthz: values::bind("healthzBindAddress", file.healthz_bind_address, HEALTHZ)?,
             metrics: values::bind("metricsBindAddress", file.metrics_bind_address, METRICS)?,
             bind_hard_fail: file.bind_address_hard_fail.unwrap_or(false),

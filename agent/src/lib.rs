@@ -4,6 +4,7 @@ pub mod admin;
 pub mod args;
 pub mod bpf;
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod convert;
 pub mod kubeproxy;

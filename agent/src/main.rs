@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use sluice::args::{AgentArgs, Cli, Command};
 use sluice::cli::{self, Unreachable};
+use sluice::cni::plugin;
 use sluice::config::{self, Loaded, Reload, Settings};
 use sluice::run;
 use tracing::warn;
@@ -23,6 +24,9 @@ mod exit {
 }
 
 fn main() -> ExitCode {
+    if plugin::is_called() {
+        return plugin::main();
+    }
     let cli = Cli::parse();
     let result = match &cli.command {
         Command::Agent(args) => agent(args, &cli),

@@ -1,5 +1,6 @@
 //! The agent: one task owns the snapshot and the plan; sources, devices and people only send to it.
 
+mod cni;
 mod devices;
 mod engine;
 mod naming;
@@ -22,8 +23,10 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::admin::answer::{self, Answer, View};
+use crate::admin::protocol::Request;
 use crate::admin::server::{self, Question};
 use crate::bpf::{self, Dataplane, LoadOptions};
+use crate::cni::attachments::Attachments;
 use crate::config::{Reload, Settings, SourceSettings};
 use crate::convert::Converter;
 use crate::metrics::Metrics;
@@ -35,6 +38,7 @@ use crate::serve;
 use crate::sockets::Ender;
 use crate::source::api::{self, Events, Told};
 use crate::source::{Batch, Source};
+use cni::Waiting;
 pub use devices::{Devices, Uplink};
 pub use engine::Engine;
 use naming::Naming;
@@ -99,7 +103,12 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
     let (naming, names) = Naming::new();
     let questions = server::listen(&settings.socket, hub, names)?;
     let ender = Ender::start(dataplane.maps())?;
+    let kept = settings.socket.with_extension("attachments");
+    let attachments = Attachments::load(&kept)
+        .with_context(|| format!("reading the attachments in {}", kept.display()))?;
     let agent = Agent {
+        attachments,
+        waiting: Vec::new(),
         devices: Devices::new(Arc::clone(&dataplane), settings.xdp),
         dataplane,
         engine,
@@ -239,6 +248,8 @@ struct Agent {
     census: Arc<Census>,
     ender: Ender,
     publisher: Publisher,
+    attachments: Attachments,
+    waiting: Vec<Waiting>,
     started: Instant,
     /// Ends when the settings file asks for other settings.
     reload: JoinHandle<()>,
@@ -261,7 +272,8 @@ impl Agent {
                 continue;
             }
             let work_at = self.engine.work_at().min(self.devices.retry_at());
-            let work_at = self.naming.due().map_or(work_at, |at| work_at.min(at));
+            let others = [self.naming.due(), self.waiting_until()];
+            let work_at = others.into_iter().flatten().fold(work_at, Instant::min);
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break,
@@ -291,11 +303,15 @@ impl Agent {
             let fresh = self.engine.take_fresh();
             (fresh.iter().filter_map(Told::of_notice)).for_each(|told| self.events.tell(told));
             self.naming.changed();
+            self.answer_waiting();
             let history = self.engine.history();
             // The first one comes after the programs are loaded, which needs much for a moment.
             if history.done == 1 || history.last_operations >= LARGE {
                 bpf::give_back_memory();
             }
+        }
+        if self.waiting_until().is_some_and(|at| Instant::now() >= at) {
+            self.answer_waiting();
         }
         if self.naming.due().is_some_and(|at| Instant::now() >= at) {
             self.naming.now(&self.engine);
@@ -306,6 +322,7 @@ impl Agent {
         for change in batch.changes {
             self.publisher.read(&change);
             for event in self.converter.convert(change) {
+                let event = self.attachments.complete(event);
                 self.publisher.seen(&event, self.engine.snapshot());
                 self.engine.fold_from(event, batch.received, SETTLE);
             }
@@ -320,19 +337,26 @@ impl Agent {
 
     fn on_net(&mut self, event: NetEvent) {
         let fold = match event {
-            NetEvent::Pod(interface) => {
-                self.devices.pod(&interface);
-                Event::Apply(Object::Interface(Interface {
-                    ifindex: interface.ifindex,
-                    addresses: interface.addresses.into_iter().collect(),
-                    mac: interface.mac,
-                    host_mac: interface.host_mac,
-                    redirect_ok: interface.redirect_ok,
-                    late: interface.late,
-                }))
+            NetEvent::Pod(device) => {
+                let interface = Interface {
+                    ifindex: device.ifindex,
+                    addresses: device.addresses.into_iter().collect(),
+                    mac: device.mac,
+                    host_mac: device.host_mac,
+                    redirect_ok: device.redirect_ok,
+                    late: device.late,
+                    pod: None,
+                    closed: self.settings.closes_unknown() && !device.late,
+                };
+                let interface = self.attachments.device(interface, self.settings.policy);
+                self.devices.pod(&interface, device.name);
+                Event::Apply(Object::Interface(interface))
             }
             NetEvent::PodGone { ifindex, name } => {
                 self.devices.gone(ifindex, &name);
+                let gone = self.attachments.by_device(ifindex);
+                let gone: Vec<_> = gone.map(|gone| gone.id.clone()).into_iter().collect();
+                self.forget(&gone);
                 Event::Delete(dataplane_model::snapshot::Key::Interface(ifindex))
             }
             NetEvent::Uplink {
@@ -343,7 +367,10 @@ impl Agent {
             } => return self.devices.uplink(ifindex, Uplink { name, mac }, ethernet),
             NetEvent::UplinkGone { ifindex, name } => return self.devices.gone(ifindex, &name),
             NetEvent::NodeAddresses(addresses) => self.addresses(addresses),
-            NetEvent::InSync => Event::InSync(Kind::Interface),
+            NetEvent::InSync => {
+                self.forget_former();
+                Event::InSync(Kind::Interface)
+            }
         };
         self.publisher.seen(&fold, self.engine.snapshot());
         self.engine.fold(fold, SETTLE);
@@ -357,6 +384,9 @@ impl Agent {
     }
 
     fn answer(&mut self, question: Question) {
+        if let Request::Cni(ask) = question.request {
+            return self.on_cni(ask, question.reply);
+        }
         let names = self.naming.now(&self.engine);
         let view = View {
             settings: &self.settings,

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use dataplane_common::abi::Subject;
+
 use crate::compile::{Desired, Notice, Round, Services, compile_policy};
+use crate::eval;
 use crate::gone::Gone;
 use crate::ids::IdTable;
 use crate::plan::Plan;
@@ -206,6 +209,12 @@ impl Reconciler {
     /// Policy as it is to be.
     pub fn policy(&self) -> &Desired {
         &self.policy
+    }
+
+    /// A device's entry as it was written, once all that policy asks for is; `None` until then.
+    pub fn subject(&self, ifindex: u32) -> Option<&Subject> {
+        let subject = eval::subject(&self.written.tables, ifindex)?;
+        (!self.policy_changed).then_some(subject)
     }
 
     /// The policy epoch as it was written.

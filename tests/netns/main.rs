@@ -6,6 +6,9 @@ mod affinity;
 mod bulk;
 #[cfg(test)]
 mod changes;
+mod cni;
+#[cfg(test)]
+mod cni;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]

@@ -80,6 +80,9 @@ pub fn answer(view: &View<'_>, request: &Request) -> Answer {
             later(move || flows(&maps, &names, limit, hz))
         }
         Request::Flows => Answer::Now(Response::Error("flows are streamed, not answered".into())),
+        Request::Cni(_) => Answer::Now(Response::Error(
+            "the agent's own task answers plugins".into(),
+        )),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cni::protocol::Ask;
 use crate::source::Problem;
 use crate::source::manifests::Skipped;
 
@@ -32,6 +33,8 @@ pub enum Request {
     },
     /// A stream of [`Flow`], as they are judged from now on.
     Flows,
+    /// What the CNI plugin asks for; an [`Answer`](crate::cni::protocol::Answer).
+    Cni(Ask),
 }
 
 /// A response, or one item of a stream.

@@ -20,7 +20,7 @@ use crate::observe::events::Hub;
 /// Requests that may wait for the agent's task.
 const WAITING: usize = 64;
 /// Longest request in bytes.
-const LONGEST: u64 = 64 * 1024;
+const LONGEST: u64 = 256 * 1024;
 
 /// A request, and where its answer goes.
 pub struct Question {

@@ -46,12 +46,20 @@ pub enum Attached {
     Adopted,
 }
 
+/// What passes a pod's device until the pod is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FirstEntry {
+    /// Everything, with Services translated.
+    Services,
+    /// The same, and the pod may have connections that are older than the programs.
+    Late,
+    /// Nothing.
+    Closed,
+}
+
 impl Dataplane {
-    /// Attaches to the host side of a pod's device: first its entry in `subjects`, which passes
-    /// traffic with Services translated until the pod is known, then the programs. A device that
-    /// has an entry keeps it.
-    ///
-    /// `late`: the pod may have connections that are older than this.
+    /// Attaches to the host side of a pod's device: first its entry in `subjects`, which says what passes
+    /// until the pod is known, then the programs. A device that has an entry keeps it.
     ///
     /// # Errors
     ///
@@ -60,9 +68,9 @@ impl Dataplane {
         &self,
         ifindex: u32,
         name: &str,
-        late: bool,
+        first: FirstEntry,
     ) -> Result<Attached, Error> {
-        self.open_subject(ifindex, late)?;
+        self.open_subject(ifindex, first)?;
         let to = self.attach(Hook::ToPod, ifindex, name)?;
         let from = self.attach(Hook::FromPod, ifindex, name)?;
         self.detach_hooks([Hook::FromNet, Hook::ToNet], ifindex, name)?;
@@ -268,12 +276,18 @@ impl Dataplane {
     }
 
     /// Writes a first entry for a pod's device, if there is none.
-    fn open_subject(&self, ifindex: u32, late: bool) -> Result<(), Error> {
+    fn open_subject(&self, ifindex: u32, first: FirstEntry) -> Result<(), Error> {
         let (direct, overflow, place) = self.subjects(ifindex)?;
         let entry = Subject {
             ifindex,
-            state: subject_state::SERVICES,
-            flags: if late { subject_flags::LATE } else { 0 },
+            state: match first {
+                FirstEntry::Closed => subject_state::CLOSED,
+                FirstEntry::Services | FirstEntry::Late => subject_state::SERVICES,
+            },
+            flags: match first {
+                FirstEntry::Late => subject_flags::LATE,
+                FirstEntry::Services | FirstEntry::Closed => 0,
+            },
             ..Subject::default()
         };
         match direct.get(&place)? {

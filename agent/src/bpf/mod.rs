@@ -18,7 +18,7 @@ mod store;
 mod sys;
 mod xdp;
 
-pub use attach::{AttachMode, Attached};
+pub use attach::{AttachMode, Attached, FirstEntry};
 pub use bulk::Pass;
 pub use cleanup::{CleanupReport, cleanup};
 pub use error::Error;

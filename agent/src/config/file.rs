@@ -59,6 +59,12 @@ pub struct File {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub map_capacities: BTreeMap<String, u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub cni_install: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cni_bin_dir: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cni_conf_dir: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub healthz_bind_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_bind_address: Option<String>,
@@ -112,6 +118,9 @@ impl File {
             xdp: args.xdp,
             snat_ports: args.snat_ports,
             map_capacities: capacities::from_flags(&capacities)?,
+            cni_install: args.cni_install.then_some(true),
+            cni_bin_dir: args.cni_bin_dir,
+            cni_conf_dir: args.cni_conf_dir,
             log: args.log,
             ..Self::default()
         })
@@ -138,7 +147,7 @@ impl File {
         each! {
             manifests, kubeconfig, api_server, node_name, bpffs, cgroup_root, socket, services, policy, forwarding,
             socket_lb, police_node_egress, police_hairpin, cluster_cidr, node_port_addresses, localhost_node_ports, masquerade_all, uplinks, xdp,
-            snat_ports,
+            snat_ports, cni_install, cni_bin_dir, cni_conf_dir,
             healthz_bind_address, metrics_bind_address, bind_address_hard_fail,
             health_timeout_secs, proxy_mode, oom_score_adj, log, log_format,
         }

@@ -3,6 +3,7 @@
 mod classify;
 mod dump;
 mod namespaces;
+mod peer;
 mod pods;
 mod state;
 mod watch;
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use classify::{Role, classify};
+pub use peer::{Pair, PairError, host_side};
 pub use state::{Link, LinkKind, NetState, Route};
 pub use watch::watch;
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dataplane_model::snapshot::Interface;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::bpf::{Attached, Dataplane, Early, Error, XdpSetting};
-use crate::netlink::Interface;
+use crate::bpf::{Attached, Dataplane, Early, Error, FirstEntry, XdpSetting};
 
 /// Between two attempts at a device that could not be attached to.
 const RETRY: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ pub struct Pod {
     pub name: String,
     /// Addresses of the pod's end.
     pub addresses: Vec<String>,
-    late: bool,
+    first: FirstEntry,
 }
 
 /// An uplink.
@@ -67,15 +67,16 @@ impl Devices {
     }
 
     /// A pod's device is new or changed.
-    pub fn pod(&mut self, interface: &Interface) {
+    pub fn pod(&mut self, interface: &Interface, name: String) {
+        let addresses = interface.addresses.iter();
         let pod = Pod {
-            name: interface.name.clone(),
-            addresses: interface
-                .addresses
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            late: interface.late,
+            name,
+            addresses: addresses.map(ToString::to_string).collect(),
+            first: match (interface.closed, interface.late) {
+                (true, _) => FirstEntry::Closed,
+                (false, true) => FirstEntry::Late,
+                (false, false) => FirstEntry::Services,
+            },
         };
         self.uplinks.remove(&interface.ifindex);
         let known = self.pods.insert(interface.ifindex, pod);
@@ -156,7 +157,7 @@ impl Devices {
         let (name, result) = if let Some(pod) = self.pods.get(&ifindex) {
             let result = self
                 .dataplane
-                .attach_pod_device(ifindex, &pod.name, pod.late);
+                .attach_pod_device(ifindex, &pod.name, pod.first);
             (pod.name.clone(), result)
         } else if let Some(uplink) = self.uplinks.get(&ifindex) {
             let uplink = uplink.clone();

@@ -6,7 +6,7 @@ use dataplane_common::abi::{Subject, subject_flags, subject_state};
 
 use super::Compiler;
 use super::policy::PodPolicies;
-use crate::snapshot::{Interface, Pod};
+use crate::snapshot::{Interface, Pod, Snapshot};
 use crate::tables::Family;
 
 /// Fills the subject maps. Of devices with the same place, the one with the smallest ifindex has it.
@@ -14,7 +14,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, policy: &PodPolicies<'_>) {
     let mask = compiler.ids.capacities().subjects.saturating_sub(1);
     let tables = &mut compiler.desired.tables;
     for interface in compiler.snapshot.interfaces.values() {
-        let subject = subject(interface, policy);
+        let subject = subject(compiler.snapshot, interface, policy);
         let place = tables
             .subjects
             .entry(interface.ifindex & mask)
@@ -25,20 +25,33 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, policy: &PodPolicies<'_>) {
     }
 }
 
-fn subject(interface: &Interface, policy: &PodPolicies<'_>) -> Subject {
-    let pods = interface
-        .addresses
-        .iter()
-        .filter_map(|ip| policy.by_ip.get(ip));
-    let managed = pods
-        .filter_map(|&pod| Some((pod, policy.pods.get(&pod.key)?)))
-        .next();
+fn subject<'a>(
+    snapshot: &'a Snapshot,
+    interface: &Interface,
+    policy: &'a PodPolicies<'_>,
+) -> Subject {
+    let numbers = |pod: &'a Pod| Some((pod, policy.pods.get(&pod.key)?));
+    let managed = match &interface.pod {
+        Some(named) => {
+            let pod = snapshot.pods.get(&named.key);
+            pod.filter(|pod| named.is(pod)).and_then(numbers)
+        }
+        None => {
+            let addresses = interface.addresses.iter();
+            let mut pods = addresses.filter_map(|ip| policy.by_ip.get(ip).copied());
+            pods.find_map(numbers)
+        }
+    };
     let flag = |set: bool, bit: u16| if set { bit } else { 0 };
     let base = Subject {
         addr6: first(&interface.addresses),
         addr4: first(&interface.addresses),
         ifindex: interface.ifindex,
-        state: subject_state::SERVICES,
+        state: if interface.closed {
+            subject_state::CLOSED
+        } else {
+            subject_state::SERVICES
+        },
         flags: flag(interface.redirect_ok, subject_flags::REDIRECT)
             | flag(interface.late, subject_flags::LATE),
         mac: interface.mac,

@@ -28,7 +28,7 @@ pub use change::Change;
 pub use endpoints::{Endpoint, EndpointSlice, Place, SlicePort};
 pub use event::{Event, Key, Kind, Object};
 pub use labels::{Labels, Operator, Requirement, Selector};
-pub use node::{Interface, Namespace, Node, NodeConfig};
+pub use node::{Interface, Namespace, Node, NodeConfig, PodRef};
 pub use pod::{ContainerPort, Pod};
 pub use policy::{
     Direction, NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortRange, Ports, Rule,

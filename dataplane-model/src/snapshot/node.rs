@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{Labels, Text};
+use super::{Labels, ObjectKey, Pod, Text};
 
 /// This node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -109,6 +109,27 @@ pub struct Interface {
     pub redirect_ok: bool,
     /// The device was attached after the pod had started.
     pub late: bool,
+    /// The pod, if the CNI plugin said which it is; else its addresses tell.
+    pub pod: Option<PodRef>,
+    /// Nothing passes until the pod is known.
+    pub closed: bool,
+}
+
+/// A pod that may not be known yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PodRef {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `metadata.uid`; empty: any pod of that name.
+    pub uid: Text,
+}
+
+impl PodRef {
+    /// True if it is this one. A source may have no uids.
+    pub fn is(&self, pod: &Pod) -> bool {
+        let same_uid = self.uid.is_empty() || pod.uid.is_empty() || self.uid == pod.uid;
+        self.key == pod.key && same_uid
+    }
 }
 
 #[cfg(test)]

@@ -246,7 +246,7 @@ fn place_pod(index: usize, pod: Option<(Pod, bool)>) -> Vec<Object> {
         mac: [2, 0, 0, 0, 0, index as u8],
         host_mac: [2, 0, 0, 0, 1, index as u8],
         redirect_ok: true,
-        late: false,
+        ..Interface::default()
     };
     let is_here = pod.node.as_deref() == Some(THIS_NODE);
     let has_device = is_here && !pod.host_network && !pod.terminal && !reuses;

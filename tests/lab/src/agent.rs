@@ -263,7 +263,7 @@ impl Drop for Agent {
 }
 
 /// `$SLUICE_BIN`, or `sluice` beside this program.
-fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("SLUICE_BIN") {
         return Ok(path.into());
     }

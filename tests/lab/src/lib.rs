@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod bench;
 pub mod bpf_check;
+pub mod cni;
 pub mod demo;
 pub mod kube;
 pub mod netns;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use dataplane_common::abi::{Config, config_flags, name};
 use nix::net::if_::if_nametoindex;
-use sluice::bpf::{self, Dataplane, Error, LoadOptions};
+use sluice::bpf::{self, Dataplane, Error, FirstEntry, LoadOptions};
 use sluice_lab::netns::Netns;
 use sluice_lab::run::Run;
 
@@ -87,7 +87,9 @@ impl Node {
         let (pod, uplink) = (self.index(POD), self.index(UPLINK));
         self.netns.run(|| {
             [
-                dataplane.attach_pod_device(pod, POD, true).unwrap(),
+                dataplane
+                    .attach_pod_device(pod, POD, FirstEntry::Late)
+                    .unwrap(),
                 dataplane.attach_uplink(uplink, UPLINK).unwrap(),
             ]
         })

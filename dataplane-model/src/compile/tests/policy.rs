@@ -254,6 +254,57 @@ fn a_device_whose_pod_is_unknown_has_services_only() {
 }
 
 #[test]
+fn a_closed_device_opens_only_for_the_pod_that_it_was_made_for() {
+    let named = |closed: bool, uid: &str| {
+        Object::Interface(Interface {
+            ifindex: 10,
+            // Those of another pod, which has gone or is to go.
+            addresses: vec![ip("10.0.0.3")],
+            closed,
+            pod: Some(PodRef {
+                key: ObjectKey::new("shop", "db"),
+                uid: uid.into(),
+            }),
+            ..Interface::default()
+        })
+    };
+    let db = |uid: &str| Pod {
+        uid: uid.into(),
+        ..pod("db", "10.0.0.1", "here", "app=db")
+    };
+    let other = || Object::Pod(pod("other", "10.0.0.3", "here", "app=other"));
+    let state = |objects: Vec<Object>| {
+        let desired = compiled(objects);
+        let subject = eval::subject(&desired.tables, 10).unwrap();
+        (subject.state, subject.ingress != 0)
+    };
+    let deny = || Object::Policy(ingress(vec![]));
+    for (objects, expected) in [
+        (vec![named(true, "u")], (subject_state::CLOSED, false)),
+        (vec![named(false, "u")], (subject_state::SERVICES, false)),
+        (
+            vec![named(true, "u"), other(), deny()],
+            (subject_state::CLOSED, false),
+        ),
+        (
+            vec![named(true, "u"), Object::Pod(db("v")), deny()],
+            (subject_state::CLOSED, false),
+        ),
+        (
+            vec![named(true, "u"), Object::Pod(db("u")), deny()],
+            (subject_state::MANAGED, true),
+        ),
+        (
+            vec![named(true, ""), Object::Pod(db("v")), deny()],
+            (subject_state::MANAGED, true),
+        ),
+    ] {
+        let names: Vec<_> = objects.iter().map(Object::key).collect();
+        assert_eq!(state(objects), expected, "{names:?}");
+    }
+}
+
+#[test]
 fn devices_that_share_a_place_overflow() {
     let capacities = Capacities {
         subjects: 4,
