@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{DEFAULT_BPFFS, DEFAULT_SOCKET};
+use crate::config::{DEFAULT_BPFFS, DEFAULT_CNI_BIN, DEFAULT_CNI_CONF, DEFAULT_SOCKET};
 use crate::kubeproxy::Flags;
 
 /// An eBPF dataplane for Kubernetes nodes.
@@ -46,6 +46,9 @@ pub enum Command {
     Conntrack(ConntrackCommand),
     /// Show verdicts as they are made.
     Flow(FlowArgs),
+    /// The CNI plugin on this host.
+    #[command(subcommand)]
+    Cni(CniCommand),
     /// Detach the programs and remove maps and pins: every trace in the kernel.
     Cleanup(CleanupArgs),
     /// Compile manifests and print the maps, without touching the kernel.
@@ -75,6 +78,20 @@ pub enum ConfigCommand {
 pub enum ListCommand {
     /// List them.
     List(OutputArgs),
+}
+
+/// Commands about the CNI plugin.
+#[derive(Debug, Subcommand)]
+pub enum CniCommand {
+    /// Remove what an agent with --cni-install put on this host; pods start without it from then on.
+    Uninstall {
+        /// Directory of the host's CNI plugins.
+        #[arg(long, value_name = "DIR", env = "SLUICE_CNI_BIN_DIR", default_value = DEFAULT_CNI_BIN)]
+        cni_bin_dir: PathBuf,
+        /// Directory of the host's network configurations.
+        #[arg(long, value_name = "DIR", env = "SLUICE_CNI_CONF_DIR", default_value = DEFAULT_CNI_CONF)]
+        cni_conf_dir: PathBuf,
+    },
 }
 
 /// Commands about Services.

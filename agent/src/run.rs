@@ -27,6 +27,7 @@ use crate::admin::protocol::Request;
 use crate::admin::server::{self, Question};
 use crate::bpf::{self, Dataplane, LoadOptions};
 use crate::cni::attachments::Attachments;
+use crate::cni::install::Installer;
 use crate::config::{Reload, Settings, SourceSettings};
 use crate::convert::Converter;
 use crate::metrics::Metrics;
@@ -102,6 +103,9 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
     let hub = Hub::new(dataplane.maps())?;
     let (naming, names) = Naming::new();
     let questions = server::listen(&settings.socket, hub, names)?;
+    if let Some(dirs) = &settings.cni {
+        Installer::new(dirs.clone(), &settings.socket)?.start();
+    }
     let ender = Ender::start(dataplane.maps())?;
     let kept = settings.socket.with_extension("attachments");
     let attachments = Attachments::load(&kept)

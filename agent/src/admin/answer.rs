@@ -140,6 +140,7 @@ impl View<'_> {
         let choose = |on: bool, [yes, no]: [&str; 2]| if on { yes } else { no }.to_owned();
         let settings = self.settings;
         [
+            ("cni", choose(settings.cni.is_some(), ["install", "off"])),
             ("services", choose(settings.services, ["on", "off"])),
             ("policy", choose(settings.policy, ["enforce", "off"])),
             (

@@ -9,18 +9,19 @@ mod show;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::explain::ServiceDetail;
 use crate::admin::protocol::{Conntrack, Flow, Frontend, Policy, Request, Status};
 use crate::args::{
-    AgentArgs, Cli, Command, ConfigCommand, ConntrackCommand, FlowArgs, ListCommand, Output,
-    ServiceCommand, VerdictFilter,
+    AgentArgs, Cli, CniCommand, Command, ConfigCommand, ConntrackCommand, FlowArgs, ListCommand,
+    Output, ServiceCommand, VerdictFilter,
 };
 use crate::bpf;
-use crate::config::{File, Loaded, Settings};
+use crate::cni::install::uninstall;
+use crate::config::{CniDirs, File, Loaded, Settings};
 pub use client::Unreachable;
 
 /// Runs a command other than `agent`.
@@ -68,11 +69,43 @@ pub fn run(cli: &Cli) -> Result<()> {
                 report.links, report.programs, report.maps
             ))
         }
+        Command::Cni(CniCommand::Uninstall {
+            cni_bin_dir,
+            cni_conf_dir,
+        }) => uninstall_cni(
+            &socket,
+            &CniDirs {
+                bin: cni_bin_dir.clone(),
+                conf: cni_conf_dir.clone(),
+            },
+        ),
         Command::Dump(args) => dump::dump(args),
         Command::Config(ConfigCommand::Print { effective, agent }) => {
             print_settings(agent, *effective, cli.socket.clone())
         }
     }
+}
+
+fn uninstall_cni(socket: &Path, dirs: &CniDirs) -> Result<()> {
+    // One that is away cannot put it back.
+    if let Ok(status) = client::ask::<Status>(socket, &Request::Status)
+        && status
+            .modes
+            .get("cni")
+            .is_some_and(|mode| mode == "install")
+    {
+        bail!(
+            "the agent at {} would install the CNI plugin again: end it, or start it without --cni-install",
+            socket.display()
+        );
+    }
+    let removed = uninstall(dirs)?;
+    if removed.is_empty() {
+        return print("nothing was installed");
+    }
+    removed
+        .iter()
+        .try_for_each(|file| print(&format!("removed {}", file.display())))
 }
 
 fn ask<T: DeserializeOwned + Serialize>(

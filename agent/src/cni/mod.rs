@@ -5,6 +5,8 @@
 
 pub mod attachments;
 pub mod config;
+pub mod conflist;
+pub mod install;
 pub mod plugin;
 pub mod protocol;
 pub mod result;
