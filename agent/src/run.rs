@@ -353,6 +353,13 @@ impl Agent {
                     closed: self.settings.closes_unknown() && !device.late,
                 };
                 let interface = self.attachments.device(interface, self.settings.policy);
+                if interface.late
+                    && self.settings.cni.is_some()
+                    && !self.devices.has(device.ifindex)
+                {
+                    warn!(device = %device.name, "its pod started without the CNI plugin; it is policed from now on");
+                    self.publisher.cni_without();
+                }
                 self.devices.pod(&interface, device.name);
                 Event::Apply(Object::Interface(interface))
             }

@@ -6,7 +6,6 @@ mod affinity;
 mod bulk;
 #[cfg(test)]
 mod changes;
-mod cni;
 #[cfg(test)]
 mod cni;
 #[cfg(test)]

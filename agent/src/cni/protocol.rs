@@ -29,6 +29,19 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// `CNI_COMMAND`.
+    pub fn command(&self) -> &'static str {
+        match self {
+            Self::Add(_) => "ADD",
+            Self::Check { .. } => "CHECK",
+            Self::Del { .. } => "DEL",
+            Self::Status => "STATUS",
+            Self::Gc { .. } => "GC",
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

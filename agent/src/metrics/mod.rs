@@ -54,6 +54,9 @@ pub struct Metrics {
     drops: Family<Label, Counter>,
     half_open: Gauge,
     source: source::Source,
+    cni: Family<Labels2, Counter>,
+    cni_add: Histogram,
+    cni_without: Counter,
     process: process::Process,
 }
 
@@ -133,6 +136,9 @@ impl Metrics {
             drops: to.add("sluice_drops", "Packets dropped and connections refused, by reason", Family::default()),
             half_open: to.add("sluice_conntrack_half_open", "Flows that nobody has answered", Gauge::default()),
             source: source::Source::register(&mut to),
+            cni: to.add("sluice_cni_requests", "Requests of the CNI plugin by command and code of the answer; 0: it was done", Family::default()),
+            cni_add: to.add("sluice_cni_add_seconds", "From a request ADD of the CNI plugin to the pod's policy in the kernel", Histogram::new(exponential_buckets(0.000_5, 2.0, 15))),
+            cni_without: to.add("sluice_cni_pods_started_without", "Pods whose device was there before the agent and had not been handed over by the CNI plugin", Counter::default()),
             process: to.process(),
             registry: Registry::default(),
         };
@@ -247,6 +253,20 @@ impl Metrics {
             .get_or_create(&family(ip_family))
             .observe(took.as_secs_f64());
         self.swept.get_or_create(&family(ip_family)).inc_by(removed);
+    }
+
+    /// A request of the CNI plugin was answered, with a code if it was refused.
+    pub fn cni(&self, command: &'static str, code: u32, took: Duration) {
+        let label = [("command", command.to_owned()), ("code", code.to_string())];
+        self.cni.get_or_create(&label).inc();
+        if command == "ADD" && code == 0 {
+            self.cni_add.observe(took.as_secs_f64());
+        }
+    }
+
+    /// A pod started without the CNI plugin, though that is installed.
+    pub fn cni_without(&self) {
+        self.cni_without.inc();
     }
 
     /// The text of all metrics, with what was read just now.

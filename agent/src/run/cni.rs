@@ -26,13 +26,16 @@ pub(super) struct Waiting {
     reply: Reply,
 }
 
+const ADD: &str = "ADD";
+
 impl Agent {
     /// Answers a plugin, now or when its pod is ready.
     pub(super) fn on_cni(&mut self, ask: Ask, reply: Reply) {
+        let since = Instant::now();
+        let command = ask.command();
         let answer = match ask {
             Ask::Add(attachment) => match self.add(*attachment) {
                 Ok(id) => {
-                    let since = Instant::now();
                     self.waiting.push(Waiting { id, since, reply });
                     // Where nothing changed, no round will tell.
                     return self.answer_waiting();
@@ -61,7 +64,7 @@ impl Agent {
                 Answer::Done
             }
         };
-        send(reply, &answer);
+        self.send(reply, command, since, &answer);
     }
 
     /// Takes a device over: its programs are attached before this returns, and nothing passes until its
@@ -105,13 +108,14 @@ impl Agent {
             }
         }
         let gone = |waiting: &mut Waiting| ids.contains(&waiting.id);
-        for waiting in self.waiting.extract_if(.., gone) {
+        let gone: Vec<_> = self.waiting.extract_if(.., gone).collect();
+        for Waiting { since, reply, .. } in gone {
             let fault = Fault::new(
                 code::TRY_AGAIN,
                 "the attachment",
                 "it was deleted meanwhile",
             );
-            send(waiting.reply, &Answer::Refused(fault));
+            self.send(reply, ADD, since, &Answer::Refused(fault));
         }
     }
 
@@ -130,12 +134,12 @@ impl Agent {
                 None => {
                     let took = now - waiting.since;
                     debug!(container = %waiting.id.container, ?took, "the pod's policy is in force");
-                    send(waiting.reply, &Answer::Done);
+                    self.send(waiting.reply, ADD, waiting.since, &Answer::Done);
                 }
                 Some(why) if now >= waiting.since + PATIENCE => {
                     warn!(container = %waiting.id.container, %why, "a pod cannot start yet");
                     let fault = Fault::new(code::TRY_AGAIN, "the pod's policy", why);
-                    send(waiting.reply, &Answer::Refused(fault));
+                    self.send(waiting.reply, ADD, waiting.since, &Answer::Refused(fault));
                 }
                 Some(_) => self.waiting.push(waiting),
             }
@@ -178,13 +182,18 @@ impl Agent {
             ),
         }
     }
-}
 
-fn send(reply: Reply, answer: &Answer) {
-    let response = match serde_json::to_value(answer) {
-        Ok(value) => Response::Ok(value),
-        Err(error) => Response::Error(error.to_string()),
-    };
-    // A plugin that was killed does not need it.
-    let _ = reply.send(response);
+    fn send(&self, reply: Reply, command: &'static str, since: Instant, answer: &Answer) {
+        let code = match answer {
+            Answer::Done => 0,
+            Answer::Refused(fault) => fault.code,
+        };
+        self.publisher.cni(command, code, since.elapsed());
+        let response = match serde_json::to_value(answer) {
+            Ok(value) => Response::Ok(value),
+            Err(error) => Response::Error(error.to_string()),
+        };
+        // A plugin that was killed does not need it.
+        let _ = reply.send(response);
+    }
 }

@@ -126,6 +126,11 @@ impl Devices {
         &self.pods
     }
 
+    /// True if a device is known as a pod's.
+    pub fn has(&self, ifindex: u32) -> bool {
+        self.pods.contains_key(&ifindex)
+    }
+
     /// Names of the uplinks.
     pub fn uplinks(&self) -> impl Iterator<Item = &String> {
         self.uplinks.values().map(|uplink| &uplink.name)

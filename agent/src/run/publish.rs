@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane_model::compile::Services;
 use dataplane_model::snapshot::{
@@ -197,6 +198,16 @@ impl Publisher {
             self.maps.send_replace(map_counts(engine));
         }
         self.health(engine);
+    }
+
+    /// A request of the CNI plugin was answered.
+    pub fn cni(&self, command: &'static str, code: u32, took: Duration) {
+        self.metrics.cni(command, code, took);
+    }
+
+    /// A pod started without the CNI plugin.
+    pub fn cni_without(&self) {
+        self.metrics.cni_without();
     }
 
     /// Tells how the proxy is; cheap enough for each turn of the loop.
