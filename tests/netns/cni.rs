@@ -1,12 +1,14 @@
 //! The CNI plugin, called as a container runtime calls it: pods' objects have no addresses then.
 
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use sluice_lab::cni::{Runtime, container};
+use sluice_lab::cni::{PLUGIN, Runtime, container};
+use sluice_lab::kube::Plane;
 use sluice_lab::kube::objects::PodManifest;
-use sluice_lab::topology::Pod;
+use sluice_lab::topology::{Cluster, Cni, Pod};
 use sluice_lab::wait;
 use sluice_lab::workload::{Process, ServerSpec};
 
@@ -204,4 +206,50 @@ fn pods_wait_for_an_agent_that_is_away_and_those_that_run_stay_policed() {
     assert_eq!(runtime.call("CHECK", &pod).unwrap().code(), 0);
     assert_eq!(runtime.call("ADD", &next).unwrap().code(), 0);
     assert_eq!(passing(&world, &next), 8);
+}
+
+#[test]
+fn what_is_installed_follows_the_primary_and_stays_until_it_is_uninstalled() {
+    let mut plane = Plane::new(Cluster::new(1, Cni::Ptp).unwrap()).unwrap();
+    let agent = plane.agents.remove(0);
+    let [bin, conf] = ["cni-bin", "cni-conf"].map(|name| agent.socket().with_extension(name));
+    let text = [&bin, &conf].map(|dir| dir.display().to_string());
+    let args = [
+        "--cni-bin-dir",
+        text[0].as_str(),
+        "--cni-conf-dir",
+        text[1].as_str(),
+    ];
+    let mut agent = agent.with_args(&[&["--cni-install"], &args[..]].concat());
+    agent.start().unwrap();
+    let list = || fs::read_to_string(conf.join("00-sluice.conflist"));
+    assert!(list().is_err(), "there is nothing to derive it from");
+    let primary = |plugin: &str| {
+        let text = json!({ "cniVersion": "1.0.0", "name": "net", "type": plugin }).to_string();
+        fs::write(conf.join("10-net.conf"), text).unwrap();
+        let what = format!("the list with {plugin}");
+        wait::until_true(PATIENCE, &what, || {
+            list().is_ok_and(|list| list.contains(plugin) && list.contains(PLUGIN))
+        })
+        .unwrap();
+    };
+    primary("ptp");
+    primary("bridge");
+    // Whoever takes it away gets it back.
+    fs::remove_file(conf.join("00-sluice.conflist")).unwrap();
+    wait::until(PATIENCE, "the list to come back", list).unwrap();
+    let uninstall = [&["cni", "uninstall"], &args[..]].concat();
+    let refused = agent.run(&uninstall).unwrap_err();
+    assert!(
+        format!("{refused:#}").contains("--cni-install"),
+        "{refused:#}"
+    );
+    agent.terminate().unwrap();
+    assert!(
+        list().is_ok() && bin.join(PLUGIN).is_file(),
+        "it outlives the agent"
+    );
+    agent.run(&uninstall).unwrap();
+    assert!(list().is_err() && !bin.join(PLUGIN).exists());
+    assert!(conf.join("10-net.conf").is_file());
 }

@@ -158,6 +158,15 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("sluice {command:?} wrote {text:?}"))
     }
 
+    /// What a command of the command line prints, asked of this agent.
+    ///
+    /// # Errors
+    /// The command fails.
+    pub fn run(&self, command: &[&str]) -> Result<String> {
+        let socket = self.socket().display().to_string();
+        self.sluice(&[command, &["--socket", &socket]].concat())
+    }
+
     /// SIGKILL. Its programs stay.
     ///
     /// # Errors

@@ -18,18 +18,21 @@ pub enum Level {
     Golden,
     /// The agent on namespaces with real traffic.
     Netns,
+    /// Pods that start and stop under policies that forbid all they do.
+    Leak,
     /// The agent on a Kubernetes cluster.
     Cluster,
 }
 
 impl Level {
     /// All of them, in the order of running.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unit,
         Self::Property,
         Self::Packet,
         Self::Golden,
         Self::Netns,
+        Self::Leak,
         Self::Cluster,
     ];
 
@@ -41,6 +44,7 @@ impl Level {
             Self::Packet => "packet",
             Self::Golden => "golden",
             Self::Netns => "netns",
+            Self::Leak => "leak",
             Self::Cluster => "cluster",
         }
     }
@@ -53,7 +57,7 @@ impl Level {
     /// Arguments for the test programs: which tests, and how many at once.
     pub fn selection(self, filter: Option<&str>) -> Vec<String> {
         let mut words: Vec<String> = filter.map(String::from).into_iter().collect();
-        if matches!(self, Self::Netns | Self::Cluster) {
+        if matches!(self, Self::Netns | Self::Leak | Self::Cluster) {
             // They measure time and share the machine's cgroup hooks, or one cluster.
             words.push("--test-threads=1".into());
         }
