@@ -34,6 +34,10 @@ pub enum Mode {
     Tight,
     /// Policies are not enforced.
     Unpoliced,
+    /// As [`Mode::Redirect`], for random clusters, which have maps of their own.
+    FuzzRedirect,
+    /// Same-node traffic of random clusters goes through the stack.
+    FuzzStack,
 }
 
 /// Ticks per second that programs are told; expiry is tested by changing entries, not by waiting.
@@ -48,6 +52,9 @@ pub const TIGHT_PER_POD: u32 = 4;
 pub const TIGHT_TOTAL: u32 = 6;
 /// Entries of a conntrack map in [`Mode::Tight`].
 pub const TIGHT_CONNTRACK: u32 = 64;
+
+/// Entries of a conntrack map for random clusters.
+pub const FUZZ_CONNTRACK: u32 = 65_536;
 
 /// The early program of uplinks.
 const EARLY: &str = "from_net_xdp";
@@ -69,7 +76,7 @@ pub struct Kernel {
 impl Kernel {
     /// The programs of a mode, with empty maps; the calling thread enters the tests' namespace.
     pub fn take(mode: Mode) -> MutexGuard<'static, Kernel> {
-        static KERNELS: [OnceLock<Mutex<Kernel>>; 4] = [const { OnceLock::new() }; 4];
+        static KERNELS: [OnceLock<Mutex<Kernel>>; 6] = [const { OnceLock::new() }; 6];
         netns::enter();
         let kernel = KERNELS[mode as usize].get_or_init(|| Mutex::new(Kernel::load(mode)));
         // A test that failed leaves nothing but map contents.
@@ -91,10 +98,10 @@ impl Kernel {
         let config = config(mode);
         let mut loader = EbpfLoader::new();
         loader.override_global("CONFIG", bytes_of(&config), true);
-        let conntrack = if mode == Mode::Tight {
-            TIGHT_CONNTRACK
-        } else {
-            16_384
+        let conntrack = match mode {
+            Mode::Tight => TIGHT_CONNTRACK,
+            Mode::FuzzRedirect | Mode::FuzzStack => FUZZ_CONNTRACK,
+            _ => 16_384,
         };
         let small = [
             (name::CONNTRACK.as_slice(), conntrack),
@@ -196,8 +203,19 @@ impl Kernel {
 
     /// Writes an element of a hash or trie.
     pub fn write<K: Abi, V: Abi>(&self, map: &str, key: &K, value: &V) {
-        sys::update(self.fd(map), bytes_of(key), bytes_of(value))
+        self.write_bytes(map, bytes_of(key), bytes_of(value));
+    }
+
+    /// Writes an element.
+    pub fn write_bytes(&self, map: &str, key: &[u8], value: &[u8]) {
+        sys::update(self.fd(map), key, value)
             .unwrap_or_else(|error| panic!("writing to {map}: {error}"));
+    }
+
+    /// Removes an element, if it is there.
+    pub fn remove(&self, map: &str, key: &[u8]) {
+        sys::delete(self.fd(map), key)
+            .unwrap_or_else(|error| panic!("deleting from {map}: {error}"));
     }
 
     /// Writes an element of an array.
@@ -258,10 +276,8 @@ impl Kernel {
             sys::update(self.fd(map), bytes_of(&index), &vec![0; size]).expect("it was written");
         }
         let pairs = [
-            name::CONNTRACK,
             name::SERVICES,
             name::AFFINITY,
-            name::FRAGMENTS,
             name::IDENTITIES,
             name::CIDRS,
             name::SOURCE_RANGES,
@@ -271,15 +287,30 @@ impl Kernel {
             .iter()
             .chain([&name::ROWS, &name::SUBJECTS_OVERFLOW])
         {
-            let mut key = vec![0; self.key_size(map)];
-            while sys::first_key(self.fd(map), &mut key).expect("a map with keys") {
-                sys::delete(self.fd(map), &key).expect("a key of the map");
-            }
+            self.empty(map);
+        }
+        self.forget_flows();
+        self.events();
+    }
+
+    /// Removes all flows, and the fragments that are known.
+    pub fn forget_flows(&self) {
+        for map in [name::CONNTRACK, name::FRAGMENTS].as_flattened() {
+            self.empty(map);
         }
         for place in (netns::UPLINK..netns::UPLINK + 16).chain([capacity::HALF_OPEN - 1]) {
             self.write(name::HALF_OPEN, &place, &0u32);
         }
-        self.events();
+    }
+
+    fn empty(&self, map: &str) {
+        let mut key = vec![0; self.key_size(map)];
+        let mut more = sys::first_key(self.fd(map), &mut key).expect("a map with keys");
+        while more {
+            let gone = key.clone();
+            more = sys::next_key(self.fd(map), &gone, &mut key).expect("a map with keys");
+            self.remove(map, &gone);
+        }
     }
 
     fn map(&self, name: &str) -> &aya::maps::MapData {
@@ -333,6 +364,8 @@ fn config(mode: Mode) -> Config {
         Mode::Redirect | Mode::Tight => REDIRECT | POLICY,
         Mode::Stack => POLICY | POLICE_NODE_EGRESS | POLICE_HAIRPIN,
         Mode::Unpoliced => REDIRECT,
+        Mode::FuzzRedirect => REDIRECT | POLICY,
+        Mode::FuzzStack => POLICY,
     };
     Config {
         netns_cookie: 0,

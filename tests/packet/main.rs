@@ -45,6 +45,7 @@ mod cluster_ip;
 mod errors;
 mod events;
 mod fragments;
+mod fuzz;
 mod host_backends;
 mod limits;
 mod malformed;

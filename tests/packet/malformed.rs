@@ -63,16 +63,16 @@ both_families! {
         }
     }
 
-    /// A length field that says more than there is.
+    /// A length field that says more than there is, or less than the headers take.
     fn lengths_that_contradict(w: Redirect) {
-        let at = match w.family {
-            Family::V4 => 16,
-            Family::V6 => 18,
+        let (at, header) = match w.family {
+            Family::V4 => (16, 20),
+            Family::V6 => (18, 0),
         };
         for frame in [w.tcp(SYN, FROM, TO), w.udp(FROM, TO), w.first(SCTP, FROM, TO)] {
             let whole = frame.bytes();
             let own = u16::from_be_bytes([whole[at], whole[at + 1]]);
-            for length in [own + 1, own + 100, u16::MAX] {
+            for length in [header, header + 1, header + 7, own + 1, own + 100, u16::MAX] {
                 let mut bytes = whole.clone();
                 bytes[at..at + 2].copy_from_slice(&length.to_be_bytes());
                 w.send_bytes(At::FromPod(CLIENT), &bytes).drops(Truncated);

@@ -17,7 +17,7 @@ pub const UPLINK: u32 = 100;
 /// The uplink's hardware address.
 pub const UPLINK_MAC: [u8; 6] = [0x0a, 0, 0, 0, 8, 1];
 /// How many pods have a device.
-pub const PODS: u32 = 6;
+pub const PODS: u32 = 9;
 
 /// Moves the calling thread into the namespace. It is made once, and goes with the process.
 pub fn enter() {

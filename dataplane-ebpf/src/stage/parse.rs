@@ -90,18 +90,30 @@ pub fn parse<F: Family, C: Ctx>(
     if ctx.window::<{ HEADERS as usize - 20 }>(0).is_none() {
         ctx.pull(HEADERS)?;
     }
-    // It may say that it is shorter: octets behind it are the link layer's padding, and one that is
-    // yet to be segmented may be longer than the field can tell.
-    if F::stated_length(ctx, l3)? + l3 > ctx.len() {
+    let mut end = l3 + F::stated_length(ctx, l3)?;
+    if end > ctx.len() {
         return Err(DropReason::Truncated);
     }
+    // Octets behind its end are the link layer's padding; but one that is yet to be segmented may be
+    // longer than the field can tell.
+    if ctx.len() - l3 > u16::MAX as u32 {
+        end = ctx.len();
+    }
     F::parse(ctx, l3, packet)?;
-    transport::<F, C>(ctx, packet)
+    if packet.l4 > end {
+        return Err(DropReason::Truncated);
+    }
+    transport::<F, C>(ctx, packet, end)
 }
 
-/// Reads the transport header at `packet.l4`; a later fragment has none.
+/// Reads the transport header at `packet.l4` of a packet that ends at `end`; a later fragment has
+/// none.
 #[inline(always)]
-fn transport<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>) -> Result<(), DropReason> {
+fn transport<F: Family, C: Ctx>(
+    ctx: C,
+    packet: &mut Packet<F::Addr>,
+    end: u32,
+) -> Result<(), DropReason> {
     packet.kind = Kind::Other;
     packet.flags = 0;
     if packet.frag == Frag::Later {
@@ -114,21 +126,21 @@ fn transport<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>) -> Result<
     if has_ports(packet.proto) {
         packet.kind = Kind::Ports;
         if packet.proto == proto::TCP {
-            let header = readable::<20, C>(ctx, l4)?;
+            let header = readable::<20, C>(ctx, l4, end)?;
             ports(packet, header.get::<u32, 0>());
             packet.flags = header.u8::<13>();
         } else if packet.proto == proto::SCTP {
-            let header = readable::<16, C>(ctx, l4)?;
+            let header = readable::<16, C>(ctx, l4, end)?;
             ports(packet, header.get::<u32, 0>());
             packet.flags = header.u8::<12>();
         } else {
-            let header = readable::<8, C>(ctx, l4)?;
+            let header = readable::<8, C>(ctx, l4, end)?;
             ports(packet, header.get::<u32, 0>());
         }
         return Ok(());
     }
     if packet.proto == F::ICMP {
-        let header = readable::<8, C>(ctx, l4)?;
+        let header = readable::<8, C>(ctx, l4, end)?;
         let kind = header.u8::<0>();
         packet.flags = kind;
         packet.kind = if F::IS_V4 { kind4(kind) } else { kind6(kind) };
@@ -141,12 +153,16 @@ fn transport<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>) -> Result<
     Ok(())
 }
 
-/// `N` bytes at `offset`, taken out of paged memory if they are there.
+/// `N` bytes at `offset` of a packet that ends at `end`, taken out of paged memory if they are there.
 #[inline(always)]
 fn readable<const N: usize, C: Ctx>(
     ctx: C,
     offset: usize,
+    end: u32,
 ) -> Result<crate::packet::Window<N>, DropReason> {
+    if (offset + N) as u32 > end {
+        return Err(DropReason::Truncated);
+    }
     if let Some(window) = ctx.window::<N>(offset) {
         return Ok(window);
     }

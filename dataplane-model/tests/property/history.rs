@@ -6,9 +6,12 @@ use dataplane_model::snapshot::*;
 use proptest::prelude::*;
 
 use crate::cases;
-use crate::cluster::{node, objects, snapshot};
 use crate::names::by_name;
-use crate::world::{World, changes, fresh_ids};
+use crate::world::{World, fresh_ids};
+use sluice_generate::{
+    changes,
+    cluster::{node, objects, snapshot},
+};
 
 fn shuffled() -> impl Strategy<Value = Vec<Object>> {
     objects().prop_flat_map(|objects| Just(objects).prop_shuffle())

@@ -3,12 +3,10 @@
 //!
 //! `PROPTEST_CASES` sets how many cases each property tries.
 
-mod cluster;
 mod history;
 mod names;
 mod prefix;
 mod services;
-mod tiers;
 mod verdicts;
 mod world;
 

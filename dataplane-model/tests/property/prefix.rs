@@ -4,12 +4,15 @@ use dataplane_model::eval::{self, Judgement};
 use dataplane_model::snapshot::*;
 use dataplane_model::tables::Tables;
 use proptest::prelude::*;
+use sluice_generate::{
+    cluster::{objects, snapshot},
+    probes::pairs,
+    services::frontends,
+};
 
 use crate::cases;
-use crate::cluster::{objects, snapshot};
 use crate::names::by_name;
-use crate::services::frontends;
-use crate::verdicts::{packet, pairs};
+use crate::verdicts::packet;
 use crate::world::World;
 
 /// Places to stop at, at most; all of a shorter plan.

@@ -11,40 +11,12 @@ use dataplane_model::oracle::{self, Side};
 use dataplane_model::snapshot::{Direction, Protocol, Snapshot};
 use dataplane_model::tables::Tables;
 use proptest::prelude::*;
+use sluice_generate::{
+    cluster::{objects, snapshot},
+    probes::{is_here, pairs, services},
+};
 
 use crate::cases;
-use crate::cluster::{PORTS, objects, outside, snapshot};
-
-/// Every pair of addresses of one family, of which at least one is a pod's.
-pub fn pairs(snapshot: &Snapshot) -> Vec<(IpAddr, IpAddr)> {
-    let mut pods: Vec<IpAddr> = snapshot
-        .pods
-        .values()
-        .flat_map(|pod| pod.ips.iter().copied())
-        .collect();
-    pods.sort_unstable();
-    pods.dedup();
-    let others = outside();
-    let all: Vec<_> = pods.iter().chain(&others).copied().collect();
-    let inbound = all
-        .iter()
-        .flat_map(|&src| pods.iter().map(move |&dst| (src, dst)));
-    let outbound = pods
-        .iter()
-        .flat_map(|&src| others.iter().map(move |&dst| (src, dst)));
-    inbound
-        .chain(outbound)
-        .filter(|(src, dst)| src.is_ipv4() == dst.is_ipv4())
-        .collect()
-}
-
-/// Protocols and ports that packets are tried with.
-pub fn services() -> Vec<(Option<Protocol>, u16)> {
-    let with_ports = Protocol::ALL
-        .into_iter()
-        .flat_map(|protocol| PORTS.map(|port| (Some(protocol), port)));
-    with_ports.chain([(None, 0)]).collect()
-}
 
 pub fn packet((src, dst): (IpAddr, IpAddr), protocol: Option<Protocol>, port: u16) -> Packet {
     Packet {
@@ -53,14 +25,6 @@ pub fn packet((src, dst): (IpAddr, IpAddr), protocol: Option<Protocol>, port: u1
         proto: protocol.map_or(proto::ICMP, Protocol::number),
         port,
     }
-}
-
-/// True if the address belongs to a pod whose device is on this node: only its ends are judged here.
-fn is_here(snapshot: &Snapshot, address: IpAddr) -> bool {
-    snapshot
-        .interfaces
-        .values()
-        .any(|device| device.addresses.contains(&address))
 }
 
 fn check(snapshot: &Snapshot, tables: &Tables, ids: &IdTable) -> Result<(), TestCaseError> {

@@ -3,11 +3,11 @@
 use dataplane_model::capacity::Capacities;
 use dataplane_model::ids::IdTable;
 use dataplane_model::reconcile::{Outcome, Reconciler};
-use dataplane_model::snapshot::{Event, Key, Object, Snapshot};
+use dataplane_model::snapshot::{Object, Snapshot};
 use dataplane_model::store::MemoryStore;
 use dataplane_model::tables::{MapId, Tables};
 
-use crate::cluster::node;
+use sluice_generate::{changes, cluster::node};
 
 #[derive(Clone)]
 pub struct World {
@@ -99,19 +99,6 @@ impl World {
             .retain(|_, backend| backend.service_port != 0);
         found
     }
-}
-
-/// Events that turn objects into others, in the order of the objects given.
-pub fn changes(old: &[Object], new: &[Object]) -> Vec<Event> {
-    let stays = |key: &Option<Key>| new.iter().any(|object| object.key() == *key);
-    let gone = old
-        .iter()
-        .map(Object::key)
-        .filter(|key| !stays(key))
-        .flatten();
-    gone.map(Event::Delete)
-        .chain(new.iter().cloned().map(Event::Apply))
-        .collect()
 }
 
 /// Few places for pods, so that some must share one.

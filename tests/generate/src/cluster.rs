@@ -1,23 +1,33 @@
-//! Strategies for clusters: few names, labels and ports, so that things meet.
+//! Objects of a cluster: few names, labels and ports, so that things meet.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use dataplane_model::snapshot::*;
 use ipnet::IpNet;
-use proptest::collection::{btree_set, vec};
-use proptest::option;
-use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::{
+    collection::{btree_set, vec},
+    option,
+    prelude::*,
+    sample::select,
+};
 
+use crate::{services, tiers};
+
+/// The node whose maps are made.
 pub const THIS_NODE: &str = "here";
+/// Its zone.
 pub const THIS_ZONE: &str = "near";
 const OTHER_NODE: &str = "there";
-const PODS: usize = 9;
+/// How many places for pods there are.
+pub const PODS: usize = 9;
 
 /// Ports that packets are tried with: those that rules name, and their neighbours.
 pub const PORTS: [u16; 9] = [0, 53, 79, 80, 81, 443, 8080, 9000, 65535];
 
+/// Its configuration.
 pub fn node() -> NodeConfig {
     NodeConfig {
         name: THIS_NODE.into(),
@@ -44,10 +54,12 @@ pub fn outside() -> Vec<IpAddr> {
     .into()
 }
 
+/// The address that a text states.
 pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// Addresses of the pod at a place of the cluster, one of each family.
 pub fn pod_ips(index: usize) -> Vec<IpAddr> {
     let low = index as u8 + 1;
     vec![
@@ -87,8 +99,8 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
             .map(|(i, policy)| Object::Policy(name(i, policy)))
             .collect::<Vec<_>>()
     });
-    let services = super::services::objects();
-    let tiers = super::tiers::policies();
+    let services = services::objects();
+    let tiers = tiers::policies();
     (namespaces, pods, policies, tiers, services, nodes())
         .prop_map(move |(a, b, c, d, e, nodes)| distinct([a, b, c, d, e, nodes].concat()))
 }
@@ -161,6 +173,7 @@ fn namespace_labels() -> impl Strategy<Value = Option<Labels>> {
     )
 }
 
+/// A namespace: the first is the likeliest.
 pub fn namespace() -> impl Strategy<Value = &'static str> {
     select(vec!["a", "a", "b", "c"])
 }
@@ -259,6 +272,7 @@ fn place_pod(index: usize, pod: Option<(Pod, bool)>) -> Vec<Object> {
     std::iter::once(Object::Pod(pod)).chain(device).collect()
 }
 
+/// Selectors of pods.
 pub fn selector() -> impl Strategy<Value = Selector> {
     let values = |all: Vec<&'static str>| {
         btree_set(select(all), 1..3).prop_map(|set| set.into_iter().map(Text::from).collect())
@@ -287,6 +301,7 @@ pub fn selector() -> impl Strategy<Value = Selector> {
     })
 }
 
+/// Selectors of namespaces.
 pub fn namespace_selector() -> impl Strategy<Value = Selector> {
     let by = |key: &'static str, value: &'static str| {
         Selector::from(&Labels::from([(key.into(), value.into())]))
@@ -320,10 +335,12 @@ fn rule() -> impl Strategy<Value = Rule> {
     (peers, ports()).prop_map(|(peers, ports)| Rule { peers, ports })
 }
 
+/// Ports of a rule.
 pub fn ports() -> impl Strategy<Value = Ports> {
     prop_oneof![1 => Just(Ports::Any), 3 => vec(port_match(), 0..3).prop_map(Ports::Only)]
 }
 
+/// A peer of a rule.
 pub fn peer() -> impl Strategy<Value = Peer> {
     let scope = prop_oneof![
         Just(NamespaceScope::Own),
@@ -354,6 +371,7 @@ pub fn peer() -> impl Strategy<Value = Peer> {
     prop_oneof![pods, block]
 }
 
+/// The prefix that a text states.
 pub fn net(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }

@@ -1,10 +1,7 @@
-//! Strategies for policies of the tiers Admin and Baseline.
+//! Policies of the tiers Admin and Baseline.
 
 use dataplane_model::snapshot::*;
-use proptest::collection::vec;
-use proptest::option;
-use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::cluster::{labels_of, namespace_selector, net, peer, ports, selector};
 
