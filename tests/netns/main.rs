@@ -15,6 +15,8 @@ mod external;
 #[cfg(test)]
 mod first_packet;
 #[cfg(test)]
+mod generated;
+#[cfg(test)]
 mod hairpin;
 #[cfg(test)]
 mod host_network;

@@ -2,6 +2,7 @@
 //! that policies, pods and Services meet.
 
 pub mod cluster;
+pub mod dice;
 pub mod probes;
 pub mod services;
 pub mod tiers;

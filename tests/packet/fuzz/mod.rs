@@ -22,13 +22,9 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
-use sluice_generate::{cluster, probes};
+use sluice_generate::{cluster, dice::Dice, probes};
 
-use self::{
-    node::Node,
-    reading::Reading,
-    shape::{Dice, Shape},
-};
+use self::{node::Node, reading::Reading, shape::Shape};
 use crate::{
     frame::{Body, Frame},
     kernel::{FUZZ_CONNTRACK, Mode},
