@@ -1,6 +1,8 @@
 //! NetworkPolicy on the packet path. What each selector means is the model's affair and is tested
 //! there; here is what packets do.
 
+use std::time::{Duration, Instant};
+
 use sluice_lab::kube::objects;
 use sluice_lab::wait;
 use sluice_lab::workload::client::Connection;
@@ -91,6 +93,44 @@ fn a_pod_that_may_get_nothing_gets_only_its_own_nodes_probes() {
     for client in &others {
         await_allowed(&world, client);
     }
+}
+
+#[test]
+fn a_pod_that_ends_is_under_its_policies_to_the_last() {
+    let mut world = world();
+    let ending = Duration::from_secs(3);
+    for node in [1, 2] {
+        let mut last = pod(&format!("last-{node}"), node, &[("app", "web")]);
+        last.pre_stop = ending;
+        world.plane.run(last).unwrap();
+    }
+    world.yaml(&policy(
+        "closed",
+        "  policyTypes: [Ingress, Egress]
+  ingress: [{from: [{podSelector: {matchLabels: {role: friend}}}]}]",
+    ));
+    let pods = [1, 2].map(|node| world.client_in(&format!("last-{node}")));
+    let clients = world.pods();
+    for (client, pod) in clients.iter().zip(&pods) {
+        for to in at(pod.addrs, TCP) {
+            assert!(client.eventually_fails(to).is_timeout(), "{to}");
+        }
+    }
+    for node in [1, 2] {
+        world.plane.delete(&format!("last-{node}")).unwrap();
+    }
+    let end = Instant::now() + ending;
+    while Instant::now() < end {
+        for (client, pod) in clients.iter().zip(&pods) {
+            for to in at(pod.addrs, TCP) {
+                assert!(client.try_get(to).is_err(), "{} to {to}", client.name);
+            }
+            for to in at(client.addrs, TCP) {
+                assert!(pod.try_get(to).is_err(), "{} to {to}", pod.name);
+            }
+        }
+    }
+    world.plane.await_deletions().unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod deny;
 mod dependencies;
 mod files;
 mod license;
+mod security;
 
 use std::path::PathBuf;
 
@@ -22,10 +23,11 @@ use crate::{
 type Check = (&'static str, fn() -> Result<()>);
 
 /// Cheap ones first.
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("Cargo.lock", lock),
     ("format", format),
     ("files", files::check),
+    ("guide to security", security::check),
     ("dependencies", dependencies::check),
     ("manifests", manifests::check),
     ("clippy", clippy),

@@ -59,6 +59,55 @@ fn shop(policies: impl IntoIterator<Item = NetworkPolicy>) -> Vec<Object> {
 }
 
 #[test]
+fn a_pods_labels_do_not_make_it_one_of_another_namespace() {
+    let named =
+        |name: &str| Selector::from(&labels(&format!("kubernetes.io/metadata.name={name}")));
+    let from_shop = ingress(vec![Rule {
+        peers: Peers::Only(vec![Peer::Pods {
+            namespaces: NamespaceScope::Matching(named("shop")),
+            pods: Selector::everything(),
+        }]),
+        ports: Ports::Any,
+    }]);
+    let claims = "app=db,kubernetes.io/metadata.name=shop,io.kubernetes.pod.namespace=shop";
+    let mut stranger = pod("stranger", "10.0.0.4", "there", claims);
+    stranger.key = ObjectKey::new("elsewhere", "stranger");
+    let mut objects = shop([from_shop]);
+    objects.push(Object::Pod(stranger));
+    let desired = compiled(objects);
+    assert!(allows(&desired, "10.0.0.2", "10.0.0.1", 80));
+    assert!(!allows(&desired, "10.0.0.4", "10.0.0.1", 80));
+    // Nor does it come under the policies of a namespace that it only claims.
+    assert!(allows(&desired, "10.0.0.2", "10.0.0.4", 80));
+}
+
+#[test]
+fn a_selection_of_nobody_allows_nobody() {
+    let nobody = Selector::from(&labels("app=nobody"));
+    let peers = [
+        Peers::Only(vec![]),
+        Peers::Only(vec![Peer::Pods {
+            namespaces: NamespaceScope::Own,
+            pods: nobody.clone(),
+        }]),
+        Peers::Only(vec![Peer::Pods {
+            namespaces: NamespaceScope::Matching(nobody),
+            pods: Selector::everything(),
+        }]),
+    ];
+    for peers in peers {
+        let rule = Rule {
+            peers,
+            ports: Ports::Any,
+        };
+        let desired = compiled(shop([ingress(vec![rule])]));
+        for src in ["10.0.0.2", "10.0.0.3", "203.0.113.7"] {
+            assert!(!allows(&desired, src, "10.0.0.1", 80), "{src}");
+        }
+    }
+}
+
+#[test]
 fn a_policy_isolates_what_it_selects_and_nothing_else() {
     let desired = compiled(shop([ingress(vec![from_web(tcp(PortRange::Numbers(
         5432, 5432,
