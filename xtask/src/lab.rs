@@ -12,8 +12,8 @@ use crate::{
     setup::{self, Part},
 };
 
-/// The option of the benchmark that needs Kubernetes' own programs.
-const CONTROL_PLANE: &str = "--control-plane";
+/// The options of the benchmark that need Kubernetes' own programs.
+const WITH_KUBERNETES: [&str; 3] = ["--control-plane", "--proxies", "--policy"];
 
 /// What is handed to the lab as it is.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,11 @@ pub struct Args {
 pub fn run(name: &str, args: Args) -> Result<()> {
     setup::ensure(&[Part::Kernel, Part::Programs, Part::Bpf])?;
     let mut variables = Vec::new();
-    if args.args.iter().any(|arg| arg == CONTROL_PLANE) {
+    if args
+        .args
+        .iter()
+        .any(|arg| WITH_KUBERNETES.iter().any(|option| arg == option))
+    {
         variables.extend(cluster::variables(&cluster::prepare(Extra::KubeProxy)?));
     }
     let built = build::all(Profile::Release)?;

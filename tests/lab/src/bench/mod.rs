@@ -7,7 +7,10 @@
 
 mod bytecode;
 mod control;
+mod kube_proxy;
 mod packets;
+mod policy;
+mod proxies;
 mod rounds;
 mod rows;
 mod stats;
@@ -25,8 +28,9 @@ use serde_json::{Value, json};
 
 use crate::report::{Report, splice};
 use crate::topology::{Cluster, Cni};
-use rounds::{Phase, Samples};
+use rounds::{Samples, Slot, To};
 use rows::Measured;
+use traffic::Test;
 use variant::{Path as Way, Scale, Variant};
 
 /// Names of the variants.
@@ -60,6 +64,14 @@ pub struct Args {
     /// five minutes.
     #[arg(long, conflicts_with = "packets")]
     control_plane: bool,
+    /// Beside the real kube-proxy, in both its modes, with the same objects from one API server; also from
+    /// outside to a node port: some five minutes, as --quick.
+    #[arg(long, conflicts_with_all = ["packets", "control_plane"])]
+    proxies: bool,
+    /// What up to 10,000 policies cost a connection, a packet and the agent, beside nftables; and one
+    /// changed among them, from a real API server: some six minutes, as --quick.
+    #[arg(long, conflicts_with_all = ["packets", "control_plane", "proxies"])]
+    policy: bool,
     /// With --control-plane: larger clusters too.
     #[arg(long, requires = "control_plane")]
     long: bool,
@@ -71,7 +83,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Also put the tables into a document, between `<!-- bench -->` and `<!-- end bench -->`
-    /// (`<!-- control plane -->` with --control-plane).
+    /// (`<!-- control plane -->` with --control-plane, `<!-- proxies -->` with --proxies, `<!-- policies -->` with --policy).
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
     /// Rounds; at least 12 for a result that counts.
@@ -79,7 +91,7 @@ pub struct Args {
         long,
         value_name = "N",
         default_value_t = 30,
-        default_value_if("quick", "true", "24")
+        default_value_ifs([("quick", "true", "24"), ("proxies", "true", "24"), ("policy", "true", "16")])
     )]
     rounds: usize,
     /// Milliseconds of a slot.
@@ -87,7 +99,7 @@ pub struct Args {
         long,
         value_name = "MS",
         default_value_t = 1_000,
-        default_value_if("quick", "true", "300")
+        default_value_ifs([("quick", "true", "300"), ("proxies", "true", "300"), ("policy", "true", "300")])
     )]
     slot: u64,
     /// Services where there are many.
@@ -118,6 +130,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         slots = packets::run(&object, &mut report)?;
     } else if args.control_plane {
         slots = control::run(&control::sizes(&args.size, args.long), &mut report)?;
+    } else if args.proxies {
+        slots = proxies::run(args, &mut report)?;
+    } else if args.policy {
+        slots = policy::run(args, &mut report)?;
     } else {
         let measured = measure(args)?;
         rows::rows(&measured, &mut report);
@@ -148,10 +164,14 @@ fn write(args: &Args, report: &Report, table: &str, more: Value) -> Result<()> {
     }
     if let Some(file) = &args.document {
         let tables = format!("{}\n{table}", report.to_markdown());
-        let place = if args.control_plane {
-            "control plane"
-        } else {
-            "bench"
+        let place = match args {
+            Args {
+                control_plane: true,
+                ..
+            } => "control plane",
+            Args { proxies: true, .. } => "proxies",
+            Args { policy: true, .. } => "policies",
+            Args { .. } => "bench",
         };
         splice(file, place, &tables)?;
     }
@@ -187,9 +207,20 @@ fn measure(args: &Args) -> Result<Measured> {
         variant.await_ready()?;
         eprintln!("{}: ready", variant.name());
     }
-    let slot = Duration::from_millis(args.slot);
-    let mut measure = |phase| rounds::run(&mut variants, phase, args.rounds, slot);
-    let phases = [measure(Phase::Fixed)?, measure(Phase::Random)?];
+    let length = Duration::from_millis(args.slot);
+    let [fixed, random] = slots(&variants);
+    let mut work = |slot: Slot| {
+        let named = |variant: &&mut Variant| variant.name() == slot.variant;
+        let variant = variants.iter_mut().find(named);
+        let variant = variant.context("a slot without its variant")?;
+        variant.run(slot.test, slot.to, length)
+    };
+    // Random destinations cost so much or so little that half the rounds will do. They come last: the
+    // thousands of tuples that they leave behind slow down what follows.
+    let phases = [
+        rounds::run(&fixed, args.rounds, &mut work)?,
+        rounds::run(&random, args.rounds.div_ceil(2), &mut work)?,
+    ];
     let thrown_away = variants.iter().find_map(Variant::thrown_away);
     eprintln!("removing the nodes");
     drop(variants);
@@ -199,6 +230,19 @@ fn measure(args: &Args) -> Result<Measured> {
         scale,
         thrown_away,
     })
+}
+
+/// The slots of both phases: every test of every variant, at one destination; then connections of the
+/// variants named in [`names::RANDOM`], at one destination and at random ones.
+fn slots(variants: &[Variant]) -> [Vec<Slot>; 2] {
+    let slot = |variant, test, to| Slot { variant, test, to };
+    let names = || variants.iter().map(Variant::name);
+    let fixed =
+        names().flat_map(|name| [Test::Rr, Test::Crr].map(|test| slot(name, test, To::Fixed)));
+    let random = names()
+        .filter(|name| names::RANDOM.contains(name))
+        .flat_map(|name| [To::Fixed, To::Random].map(|to| slot(name, Test::Crr, to)));
+    [fixed.collect(), random.collect()]
 }
 
 /// The variants that are wanted.

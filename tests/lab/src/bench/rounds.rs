@@ -1,15 +1,24 @@
 //! Slots in rotated rounds, and what they measured.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::names::RANDOM;
 use super::stats::Spread;
 use super::traffic::Test;
-use super::variant::Variant;
 use super::worker::Sample;
+
+/// Where the connections of a slot go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum To {
+    /// From a pod to one destination.
+    Fixed,
+    /// From a pod, each to one of many.
+    Random,
+    /// From outside to a node port, whose server is on another node.
+    NodePort,
+}
 
 /// A slot: a variant, by its name, and what its client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,8 +27,8 @@ pub struct Slot {
     pub variant: &'static str,
     /// What is timed.
     pub test: Test,
-    /// Whether each connection has a destination of its own.
-    pub random: bool,
+    /// Where connections go.
+    pub to: To,
 }
 
 /// Which percentile of the times in a slot.
@@ -47,78 +56,29 @@ impl Percentile {
 #[derive(Clone, Debug, Default)]
 pub struct Samples(BTreeMap<Slot, Vec<Sample>>);
 
-/// What the clients of a round do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Every test of every variant, at one destination.
-    Fixed,
-    /// Connections of the variants named in [`RANDOM`], at one destination and at random ones.
-    /// This comes last: the thousands of tuples that it leaves behind slow down what follows.
-    Random,
-}
-
-/// Runs all rounds of a phase. Each begins at another slot, and every second one goes backwards,
-/// so that no slot always follows the same one.
+/// Runs all rounds. Each begins at another slot, and every second one goes backwards, so that no
+/// slot always follows the same one.
 ///
 /// # Errors
 /// A client is stuck or has ended.
 pub fn run(
-    variants: &mut [Variant],
-    phase: Phase,
+    slots: &[Slot],
     rounds: usize,
-    slot: Duration,
+    mut work: impl FnMut(Slot) -> Result<Sample>,
 ) -> Result<Samples> {
-    let slots = slots(variants, phase);
-    // Random destinations cost so much or so little that half the rounds will do.
-    let rounds = match phase {
-        Phase::Fixed => rounds,
-        Phase::Random => rounds.div_ceil(2),
-    };
     let mut samples = Samples::default();
     let begun = Instant::now();
     for round in 0..rounds {
-        for next in order(&slots, round, rounds) {
-            let variant = variants
-                .iter_mut()
-                .find(|variant| variant.name() == next.variant);
-            let variant = variant.context("a slot without its variant")?;
-            let sample = variant.run(next.test, next.random, slot)?;
-            samples.0.entry(next).or_default().push(sample);
+        for next in order(slots, round, rounds) {
+            samples.0.entry(next).or_default().push(work(next)?);
         }
     }
     eprintln!(
-        "{phase:?}: {rounds} rounds of {} slots in {:.0} s",
+        "{rounds} rounds of {} slots in {:.0} s",
         slots.len(),
         begun.elapsed().as_secs_f64()
     );
     Ok(samples)
-}
-
-fn slots(variants: &[Variant], phase: Phase) -> Vec<Slot> {
-    let fixed = |variant: &'static str, test| Slot {
-        variant,
-        test,
-        random: false,
-    };
-    let names = variants.iter().map(Variant::name);
-    match phase {
-        Phase::Fixed => names
-            .flat_map(|name| [fixed(name, Test::Rr), fixed(name, Test::Crr)])
-            .collect(),
-        Phase::Random => names
-            .filter(|name| RANDOM.contains(name))
-            .map(|name| fixed(name, Test::Crr))
-            .flat_map(|slot| {
-                [
-                    slot,
-                    Slot {
-                        random: true,
-                        ..slot
-                    },
-                ]
-            })
-            .collect(),
-    }
 }
 
 fn order(slots: &[Slot], round: usize, rounds: usize) -> Vec<Slot> {
@@ -197,7 +157,7 @@ mod tests {
         Slot {
             variant,
             test: Test::Rr,
-            random: false,
+            to: To::Fixed,
         }
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::names::{AGAIN, KERNEL, MANY_POLICIES, MANY_SERVICES, NFT, ONE, REDIRECT, SLUICE};
-use super::rounds::{Percentile, Samples, Slot};
+use super::rounds::{Percentile, Samples, Slot, To};
 use super::stats::Spread;
 use super::traffic::Test;
 use super::variant::Scale;
@@ -14,11 +14,11 @@ use crate::bpf_check;
 use crate::report::{Figure, Report, Row};
 
 /// How far equal variants may be apart before nothing can be said.
-const CONTROL: f64 = 0.02;
+pub const CONTROL: f64 = 0.02;
 /// How much more many objects may cost than few.
 const FLAT: f64 = 1.01;
 /// What a row says that promises nothing.
-const TO_COMPARE: &str = "to compare";
+pub const TO_COMPARE: &str = "to compare";
 /// Retransmissions that a busy machine may cause, of a million transactions.
 const RETRANSMISSIONS: f64 = 10.0;
 
@@ -42,7 +42,11 @@ pub fn rows(measured: &Measured, report: &mut Report) {
         flatness(samples, test, measured.scale, report);
     }
     random(at_random, report);
-    health(measured, report);
+    health(&measured.phases, report);
+    if let Some(thrown_away) = measured.thrown_away {
+        let name = "nft: entries that a full conntrack threw away".to_owned();
+        report.push(row(name, "0", thrown_away as f64, "", thrown_away == 0));
+    }
 }
 
 /// A row for each kernel program, with what it costs to load and keep.
@@ -137,7 +141,7 @@ fn flatness(samples: &Samples, test: Test, scale: Scale, report: &mut Report) {
 
 fn random(samples: &Samples, report: &mut Report) {
     let at_random = |variant| Slot {
-        random: true,
+        to: To::Random,
         ..fixed(variant, Test::Crr)
     };
     let cost = |name| ratio(samples, at_random(name), fixed(name, Test::Crr));
@@ -157,19 +161,15 @@ fn random(samples: &Samples, report: &mut Report) {
     }
 }
 
-fn health(measured: &Measured, report: &mut Report) {
-    let phases = measured.phases.iter();
-    let sum = |of: fn(&Samples) -> u64| phases.clone().map(of).sum::<u64>();
+/// Whether all worked.
+pub fn health<'a>(samples: impl IntoIterator<Item = &'a Samples>, report: &mut Report) {
+    let all: Vec<&Samples> = samples.into_iter().collect();
+    let sum = |of: fn(&Samples) -> u64| all.iter().copied().map(of).sum::<u64>();
     let (total, failed) = (sum(Samples::transactions), sum(Samples::failed));
     let unit = format!("of {total} transactions");
     let ok = failed == 0 && total > 0;
     let name = "failed transactions".to_owned();
     report.push(row(name, "0", failed as f64, &unit, ok));
-    if let Some(thrown_away) = measured.thrown_away {
-        let name = "nft: entries that a full conntrack threw away".to_owned();
-        let (value, ok) = (thrown_away as f64, thrown_away == 0);
-        report.push(row(name, "0", value, "", ok));
-    }
     let share = sum(Samples::retransmitted) as f64 / total.max(1) as f64 * 1e6;
     let name = "TCP segments sent again".to_owned();
     let expected = format!("≤ {RETRANSMISSIONS} of a million transactions");
@@ -191,17 +191,19 @@ fn fixed(variant: &'static str, test: Test) -> Slot {
     Slot {
         variant,
         test,
-        random: false,
+        to: To::Fixed,
     }
 }
 
-fn ratio_row(name: String, expected: &str, ratio: Spread, ok: bool) -> Row {
+/// A row of a ratio.
+pub fn ratio_row(name: String, expected: &str, ratio: Spread, ok: bool) -> Row {
     let unit = format!("x ± {:.3}", ratio.error());
     let rounded = (ratio.median * 1e4).round() / 1e4;
     row(name, expected, rounded, &unit, ok)
 }
 
-fn row(name: String, expected: &str, measured: f64, unit: &str, ok: bool) -> Row {
+/// A row of a number.
+pub fn row(name: String, expected: &str, measured: f64, unit: &str, ok: bool) -> Row {
     Row {
         name,
         expected: expected.to_owned(),

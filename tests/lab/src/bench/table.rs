@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::names::NFT;
-use super::rounds::{Percentile, Samples, Slot};
+use super::rounds::{Percentile, Samples, Slot, To};
 
 /// Names of the phases: one destination alone, and beside random ones.
 const PHASES: [&str; 2] = [FIXED, "compared"];
@@ -48,10 +48,10 @@ fn slot_line(phase: &str, samples: &Samples, slot: Slot) -> String {
         "| {} | {}, {phase}{} | {:.2} | {:.2} | {:.2} | {p10} | {p50} |\n",
         slot.variant,
         slot.test.name(),
-        match (phase, slot.random) {
+        match (phase, slot.to) {
             (FIXED, _) => "",
-            (_, true) => ": random",
-            (_, false) => ": fixed",
+            (_, To::Random) => ": random",
+            (_, To::Fixed | To::NodePort) => ": fixed",
         },
         time(Percentile::P10),
         time(Percentile::P50),
@@ -71,7 +71,7 @@ fn slot_json(phase: &str, samples: &Samples, slot: Slot) -> Value {
         "phase": phase,
         "variant": slot.variant,
         "test": slot.test.name(),
-        "random": slot.random,
+        "random": slot.to == To::Random,
         "p10_us": micros(Percentile::P10),
         "p50_us": micros(Percentile::P50),
         "p99_us": micros(Percentile::P99),

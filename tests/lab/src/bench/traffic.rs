@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::stats::Histogram;
+use crate::netns::Netns;
 
 /// What the server says when its ports are bound.
 pub const LISTENING: &str = "listening";
@@ -130,11 +131,40 @@ pub fn run_server(args: &Args) -> Result<()> {
 /// # Errors
 /// None of them is there.
 pub fn pin(cpus: &[usize]) -> Result<()> {
+    pin_thread(Pid::from_raw(0), cpus)
+}
+
+/// Lets all threads of a process, and what they start, run on these CPUs only.
+///
+/// # Errors
+/// None of them is there, or the process has ended.
+pub fn pin_process(process: u32, cpus: &[usize]) -> Result<()> {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    for thread in threads.with_context(|| format!("process {process} has ended"))? {
+        let number = thread?.file_name().to_string_lossy().parse()?;
+        pin_thread(Pid::from_raw(number), cpus)?;
+    }
+    Ok(())
+}
+
+fn pin_thread(thread: Pid, cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
         set.set(*cpu)?;
     }
-    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot stay on {cpus:?}"))
+    sched_setaffinity(thread, &set).with_context(|| format!("cannot stay on {cpus:?}"))
+}
+
+/// Lets clients in a namespace open connections as fast as they can: all ports, and those whose last
+/// connection has just ended.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn leave_room_for_connections(netns: &Netns) -> Result<()> {
+    netns.sysctl(&[
+        ("net/ipv4/ip_local_port_range", "1024 65535"),
+        ("net/ipv4/tcp_tw_reuse", "1"),
+    ])
 }
 
 /// The CPUs that this process may run on, in order.

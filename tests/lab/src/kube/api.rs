@@ -86,6 +86,16 @@ impl Api {
         self.runtime.block_on(sent)?
     }
 
+    /// Writes objects, each after the one before.
+    ///
+    /// # Errors
+    /// The server refuses one of them.
+    pub fn write_each(&self, writes: impl IntoIterator<Item = Write>) -> Result<()> {
+        writes
+            .into_iter()
+            .try_for_each(|write| self.write(write).map(drop))
+    }
+
     /// Writes objects in no order, several at a time.
     ///
     /// # Errors

@@ -198,6 +198,15 @@ current-context: c
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// The process ids of etcd and of the server, if that runs.
+    pub fn processes(&self) -> Vec<u32> {
+        let server = self.server.as_ref().map(Child::id);
+        [Some(self.etcd.id()), server]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
     /// Where its files are.
     pub fn dir(&self) -> &Path {
         &self.dir

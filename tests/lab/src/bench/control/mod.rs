@@ -2,10 +2,10 @@
 //! and to the first packet that takes the new way; and the agent's memory at that size. kube-proxy
 //! does the same in the same run, one after the other, as neither is to wait for the other's work.
 
-mod objects;
+pub mod objects;
 mod probe;
-mod proxies;
-mod rows;
+pub mod process;
+pub mod rows;
 mod world;
 
 use std::fmt;

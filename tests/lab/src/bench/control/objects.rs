@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::{Value, json};
 
 use super::Size;
+use crate::bench::traffic::PORT;
 use crate::kube::api::Write;
 use crate::kube::objects::{PodManifest, ServiceManifest, node};
 use crate::topology::{Node, Pod};
@@ -12,7 +13,7 @@ use crate::topology::{Node, Pod};
 /// The port of every Service.
 pub const SERVICE_PORT: u16 = 80;
 /// The port of every endpoint.
-pub const TARGET_PORT: u16 = 8080;
+pub const TARGET_PORT: u16 = PORT;
 /// A slice has at most so many endpoints, as its controller makes them.
 const LARGEST_SLICE: u32 = 100;
 /// Namespaces that Services are spread over.
@@ -39,7 +40,7 @@ impl Probed {
     pub fn of(node: &Node) -> Probed {
         Probed {
             name: format!("probed-{}", node.index()),
-            address: Ipv4Addr::new(10, 99, 0, node.index()),
+            address: extra(node.index()),
         }
     }
 
@@ -47,26 +48,35 @@ impl Probed {
     pub fn create(&self, endpoint: &Pod) -> [Write; 2] {
         let service = ServiceManifest::new(&self.name)
             .cluster_ips([IpAddr::from(self.address)])
-            .port("http", SERVICE_PORT, TARGET_PORT)
-            .object();
-        [
-            Write::create("/api/v1/namespaces/default/services", service),
-            Write::create(&slices("default"), self.slice(endpoint)),
-        ]
+            .port("http", SERVICE_PORT, TARGET_PORT);
+        create_extra(&self.name, &service, endpoint)
     }
 
     /// Moves it to another endpoint.
     pub fn lead_to(&self, endpoint: &Pod) -> Write {
         let path = format!("{}/{}-1", slices("default"), self.name);
-        Write::replace(&path, self.slice(endpoint))
+        Write::replace(&path, slice_of(&self.name, endpoint))
     }
+}
 
-    fn slice(&self, endpoint: &Pod) -> Value {
-        let address = endpoint.addrs().v4;
-        let node = endpoint.node().name();
-        let endpoints = vec![self::endpoint(address, &node, "default", endpoint.name())];
-        slice("default", &self.name, 1, endpoints)
-    }
+/// The address of a Service that is none of the many.
+pub fn extra(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 99, 0, number)
+}
+
+/// Creates a Service of a name in the namespace `default`, and the slice with its one endpoint.
+pub fn create_extra(name: &str, service: &ServiceManifest, endpoint: &Pod) -> [Write; 2] {
+    [
+        Write::create("/api/v1/namespaces/default/services", service.object()),
+        Write::create(&slices("default"), slice_of(name, endpoint)),
+    ]
+}
+
+fn slice_of(service: &str, endpoint: &Pod) -> Value {
+    let address = endpoint.addrs().v4;
+    let node = endpoint.node().name();
+    let endpoints = vec![self::endpoint(address, &node, "default", endpoint.name())];
+    slice("default", service, 1, endpoints)
 }
 
 /// Creates a node.

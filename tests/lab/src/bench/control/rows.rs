@@ -127,7 +127,7 @@ pub fn lines(size: Size, measured: &Measured) -> String {
 }
 
 /// The middle, and what a hundredth is above.
-fn percentiles(values: &[f64]) -> [f64; 2] {
+pub fn percentiles(values: &[f64]) -> [f64; 2] {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |share: f64| {

@@ -10,8 +10,10 @@ use anyhow::{Context, Result, bail};
 use super::Size;
 use super::objects::{self, Probed};
 use super::probe::{self, Backend, Prober};
-use super::proxies::{AGENT_ARGS, KubeProxy, Log, Memory};
+use super::process::{AGENT_ARGS, Log, Memory};
 use crate::agent::Agent;
+use crate::bench::kube_proxy::{KubeProxy, Mode};
+use crate::bench::traffic;
 use crate::kube::api::Api;
 use crate::kube::apiserver::{ApiServer, Place};
 use crate::topology::{Cluster, Cni, Node, Pod};
@@ -23,8 +25,8 @@ const CHANGES: u32 = 1_000;
 const MOVES: [u32; 2] = [300, 30];
 /// How long a proxy may take to program all.
 const PROGRAMMED: Duration = Duration::from_secs(600);
-/// How long it may take until a change has an effect.
-const EFFECT: Duration = Duration::from_secs(60);
+/// How long the moves of one may take in all; at least one is waited for, however long it takes.
+const ALL_MOVES: Duration = Duration::from_secs(90);
 
 /// Everything alive.
 pub struct World {
@@ -112,13 +114,10 @@ impl World {
         for side in [&self.sluice, &self.kube_proxy] {
             self.api.write(objects::create_node(&side.node))?;
             for pod in side.pods() {
-                for write in objects::create_pod(pod) {
-                    self.api.write(write)?;
-                }
+                self.api.write_each(objects::create_pod(pod))?;
             }
-            for write in side.probed.create(side.backends[0].pod()) {
-                self.api.write(write)?;
-            }
+            let endpoint = side.backends[0].pod();
+            self.api.write_each(side.probed.create(endpoint))?;
         }
         eprintln!("{}: filling the API server", self.size);
         let begun = Instant::now();
@@ -198,7 +197,7 @@ impl World {
 
     fn measure_kube_proxy(&self) -> Result<OfProxy> {
         let begun = Instant::now();
-        let mut proxy = KubeProxy::start(&self.kube_proxy.node, &self.kubeconfig)?;
+        let mut proxy = KubeProxy::start(&self.kube_proxy.node, &self.kubeconfig, Mode::Nftables)?;
         // All that there is at the start comes in one transaction of nftables.
         self.kube_proxy.await_answer()?;
         let start = begun.elapsed();
@@ -217,10 +216,7 @@ impl Side {
     fn make(cluster: &Cluster, node: u8) -> Result<Side> {
         let pod = |name: &str| cluster.add_pod(node, &format!("{name}-{node}"));
         let client = pod("client")?;
-        client.netns().sysctl(&[
-            ("net/ipv4/ip_local_port_range", "1024 65535"),
-            ("net/ipv4/tcp_tw_reuse", "1"),
-        ])?;
+        traffic::leave_room_for_connections(client.netns())?;
         let node = Arc::clone(cluster.node(node));
         Ok(Side {
             probed: Probed::of(&node),
@@ -246,15 +242,19 @@ impl Side {
     }
 
     /// Lets the probed Service lead to one pod and the other in turn, while a client connects all
-    /// the time.
+    /// the time; so often, or as often as there is time for.
     fn moves(&self, api: &Api, count: u32) -> Result<Vec<f64>> {
         let _prober = Prober::start(&self.client, self.probed.address);
         let mut times = Vec::new();
+        let begun = Instant::now();
         for number in 0..count {
+            if number > 0 && begun.elapsed() > ALL_MOVES {
+                break;
+            }
             let next = &self.backends[(number as usize + 1) % 2];
             next.forget();
             let replied = api.write(self.probed.lead_to(next.pod()))?;
-            let arrived = wait::until(EFFECT, "a connection at the new endpoint", || {
+            let arrived = wait::until(PROGRAMMED, "a connection at the new endpoint", || {
                 next.first().context("none came")
             })?;
             let after = arrived.saturating_duration_since(replied);

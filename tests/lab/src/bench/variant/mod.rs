@@ -1,7 +1,7 @@
 //! The ways from a client pod to a server pod of one node that are compared.
 
 mod cluster;
-mod nft;
+pub mod nft;
 mod redirect;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use dataplane_common::abi::capacity;
 
-use super::traffic::{FORBIDDEN_PORT, PORT, Target, Test};
+use super::rounds::To;
+use super::traffic::{self, FORBIDDEN_PORT, PORT, Target, Test};
 use super::worker::{Pair, Sample};
 use crate::agent::Agent;
 use crate::kube::Manifests;
@@ -83,10 +84,7 @@ impl Variant {
     ) -> Result<Variant> {
         let client = cluster.add_pod(node, &format!("client-{node}"))?;
         let server = cluster.add_pod(node, &format!("server-{node}"))?;
-        client.netns().sysctl(&[
-            ("net/ipv4/ip_local_port_range", "1024 65535"),
-            ("net/ipv4/tcp_tw_reuse", "1"),
-        ])?;
+        traffic::leave_room_for_connections(client.netns())?;
         let (fixed, random) = targets(path, server.addrs().v4);
         let mut programs = None;
         let mut agent = None;
@@ -149,8 +147,8 @@ impl Variant {
     ///
     /// # Errors
     /// The client is stuck or has ended.
-    pub fn run(&mut self, test: Test, random: bool, slot: Duration) -> Result<Sample> {
-        let random = self.random.filter(|_| random);
+    pub fn run(&mut self, test: Test, to: To, slot: Duration) -> Result<Sample> {
+        let random = self.random.filter(|_| to == To::Random);
         self.pair.run(test, random.unwrap_or(self.fixed), slot)
     }
 

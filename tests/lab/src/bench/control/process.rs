@@ -1,18 +1,13 @@
-//! The two that are compared, as processes: what they log, and what they cost.
+//! What the agent logs, and what memory a process has.
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::agent::Agent;
-use crate::kube::apiserver::program;
-use crate::topology::Node;
 
 /// Memory that changes less than this within [`LOOK`] has settled, in KiB.
 const STEADY: u64 = 128;
@@ -122,61 +117,6 @@ impl Log {
             }
         }
         log
-    }
-}
-
-/// kube-proxy on a node, in its nftables mode. It ends with this.
-#[derive(Debug)]
-pub struct KubeProxy {
-    child: Child,
-}
-
-impl KubeProxy {
-    /// Starts it. It never waits before it acts on a change.
-    ///
-    /// # Errors
-    /// It is missing, or cannot be started.
-    pub fn start(node: &Arc<Node>, kubeconfig: &Path) -> Result<KubeProxy> {
-        let dir = node.netns().run_of().dir();
-        let file = |extension: &str| dir.join(format!("kube-proxy-{}.{extension}", node.name()));
-        // 0 would stand for the default, a second.
-        let config = format!(
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: nftables\n\
-             clientConnection: {{kubeconfig: {}, qps: 1000, burst: 1000}}\nhostnameOverride: {}\n\
-             clusterCIDR: 10.244.0.0/16,fd44::/16\nconntrack: {{maxPerCore: 0}}\n\
-             nftables: {{minSyncPeriod: 1ms}}\n",
-            kubeconfig.display(),
-            node.name(),
-        );
-        fs::write(file("yaml"), config).context("cannot write kube-proxy's settings")?;
-        let log = File::create(file("log"))?;
-        let mut command = Command::new(program("SLUICE_KUBE_PROXY")?);
-        command.arg("--config").arg(file("yaml"));
-        command.stdin(Stdio::null());
-        command.stdout(log.try_clone()?).stderr(log);
-        let child = node.netns().spawn_process(&mut command);
-        Ok(KubeProxy {
-            child: child.context("cannot run kube-proxy")?,
-        })
-    }
-
-    /// Its process id.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn id(&mut self) -> Result<u32> {
-        match self.child.try_wait()? {
-            Some(status) => bail!("kube-proxy ended: {status}"),
-            None => Ok(self.child.id()),
-        }
-    }
-}
-
-impl Drop for KubeProxy {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,0 +1,147 @@
+//! What policies cost: a packet, a connection, the agent; and how long one takes to come into force.
+//! Beside it the same policies in nftables, at their best.
+
+mod change;
+mod nft;
+mod probe;
+mod rows;
+mod set;
+mod side;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::rounds::{self, Samples, Slot, To};
+use super::traffic::{self, Test};
+use super::{Args, split_cpus};
+use crate::report::Report;
+use crate::topology::{Cluster, Cni};
+use set::{Kind, Set};
+use side::{By, Side};
+
+/// The most policies.
+const MANY: u32 = 10_000;
+/// Sluice without policies: what the others are compared with.
+const NONE: &str = "sluice-0";
+/// The same once more.
+const AGAIN: &str = "sluice-0-again";
+
+/// One of those that are compared: its name, who enforces, and what.
+type Member = (&'static str, By, Set);
+
+/// Those that are alive together.
+struct Pass {
+    members: Vec<Member>,
+}
+
+impl Pass {
+    /// Numbers of policies of all kinds.
+    fn numbers() -> Pass {
+        let of = |name, by, count| -> Member {
+            let kind = Kind::Mixed;
+            (name, by, Set { kind, count })
+        };
+        Pass {
+            members: vec![
+                of(NONE, By::Sluice, 0),
+                of(AGAIN, By::Sluice, 0),
+                of("sluice-1", By::Sluice, 1),
+                of("sluice-10", By::Sluice, 10),
+                of("sluice-100", By::Sluice, 100),
+                of("sluice-1000", By::Sluice, 1_000),
+                of("sluice-10000", By::Sluice, MANY),
+                of("nft-0", By::Nft, 0),
+                of("nft-10000", By::Nft, MANY),
+            ],
+        }
+    }
+
+    /// Each kind alone.
+    fn kinds() -> Pass {
+        let many = |name, by, kind| -> Member { (name, by, Set { kind, count: MANY }) };
+        let (kind, count) = (Kind::Mixed, 0);
+        Pass {
+            members: vec![
+                (NONE, By::Sluice, Set { kind, count }),
+                many("sluice-selectors", By::Sluice, Kind::Selectors),
+                many("sluice-cidrs", By::Sluice, Kind::Blocks),
+                many("sluice-ranges", By::Sluice, Kind::Ranges),
+                many("sluice-tiers", By::Sluice, Kind::Tiers),
+                many("nft-selectors", By::Nft, Kind::Selectors),
+                many("nft-cidrs", By::Nft, Kind::Blocks),
+                many("nft-ranges", By::Nft, Kind::Ranges),
+                many("nft-tiers", By::Nft, Kind::Tiers),
+            ],
+        }
+    }
+
+    /// Those with the same policies: Sluice, then nftables.
+    fn pairs(&self) -> impl Iterator<Item = (&Member, &Member)> {
+        let ours = self.members.iter().filter(|member| member.1 == By::Sluice);
+        ours.filter(|member| member.0 != AGAIN).filter_map(|ours| {
+            let mut theirs = self.members.iter();
+            let theirs = theirs.find(|member| member.1 == By::Nft && member.2 == ours.2)?;
+            Some((ours, theirs))
+        })
+    }
+
+    fn measure(&self, args: &Args, timed: usize) -> Result<Samples> {
+        let cluster = Cluster::new(u8::try_from(self.members.len())?, Cni::Ptp)?;
+        let mut sides = Vec::new();
+        for (node, member) in (1..).zip(&self.members) {
+            eprintln!("{}", member.0);
+            let side = Side::make(&cluster, node, *member, timed);
+            sides.push(side.with_context(|| format!("cannot make {}", member.0))?);
+        }
+        for side in &mut sides {
+            side.await_ready()?;
+            eprintln!("{}: ready", side.name());
+        }
+        let slot = |name, test| Slot {
+            variant: name,
+            test,
+            to: To::Fixed,
+        };
+        let names = sides.iter().map(Side::name);
+        let slots: Vec<Slot> = names
+            .flat_map(|name| [Test::Rr, Test::Crr].map(|test| slot(name, test)))
+            .collect();
+        let length = Duration::from_millis(args.slot);
+        rounds::run(&slots, args.rounds, |slot| {
+            let side = sides.iter_mut().find(|side| side.name() == slot.variant);
+            side.context("a slot without its node")?.run(slot, length)
+        })
+    }
+}
+
+/// Measures, and returns the table of all slots.
+///
+/// # Errors
+/// A program is missing, or something does not work.
+pub fn run(args: &Args, report: &mut Report) -> Result<String> {
+    ensure!(
+        args.rounds > 0 && args.slot > 0,
+        "give at least one round and one millisecond"
+    );
+    let (kind, count) = (Kind::Mixed, MANY);
+    for spread in [true, false] {
+        rows::changes(
+            &change::measure(Set { kind, count }, spread)?,
+            spread,
+            report,
+        );
+    }
+    let (ours, timed) = split_cpus(args.cpu)?;
+    traffic::pin(&ours)?;
+    let mut table = rows::HEAD.to_owned();
+    for pass in [Pass::numbers(), Pass::kinds()] {
+        let samples = pass.measure(args, timed)?;
+        for error in samples.errors() {
+            eprintln!("failed: {error}");
+        }
+        rows::traffic(&pass, &samples, report);
+        table += &rows::lines(&pass, &samples);
+    }
+    Ok(table)
+}

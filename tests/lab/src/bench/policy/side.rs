@@ -1,0 +1,163 @@
+//! A node with a set of policies in force, by Sluice or by nftables, and a client and a server on it.
+
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::nft;
+use super::set::{PEERS, Set, peer_address, peer_name};
+use crate::agent::Agent;
+use crate::bench::rounds::Slot;
+use crate::bench::traffic::{self, FORBIDDEN_PORT, PORT, Target, Test};
+use crate::bench::worker::{Pair, Sample};
+use crate::kube::Manifests;
+use crate::kube::objects::{self, PodManifest};
+use crate::topology::{Cluster, Dual, Node, Pod};
+use crate::wait;
+
+/// How long an agent may take to read its objects and program them.
+const IN_SYNC: Duration = Duration::from_secs(120);
+/// How long the first transaction may take.
+const FIRST_ANSWER: Duration = Duration::from_secs(20);
+
+/// Who enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum By {
+    /// Sluice.
+    Sluice,
+    /// A ruleset of nftables.
+    Nft,
+}
+
+/// A node, alive.
+pub struct Side {
+    name: &'static str,
+    set: Set,
+    pair: Pair,
+    target: Target,
+    agent: Option<Agent>,
+    pods: [Pod; 2],
+}
+
+impl Side {
+    /// Makes the pods, starts who enforces and the timed processes.
+    ///
+    /// # Errors
+    /// A program is missing, or the kernel refuses something.
+    pub fn make(
+        cluster: &Cluster,
+        node: u8,
+        (name, by, set): (&'static str, By, Set),
+        cpu: usize,
+    ) -> Result<Side> {
+        let client = cluster.add_pod(node, &format!("client-{node}"))?;
+        let server = cluster.add_pod(node, &format!("server-{node}"))?;
+        traffic::leave_room_for_connections(client.netns())?;
+        let mut agent = None;
+        match by {
+            By::Sluice => agent = Some(start_agent(cluster, [&client, &server], set)?),
+            By::Nft => nft::install(
+                client.node().netns(),
+                set,
+                client.addrs().v4,
+                server.addrs().v4,
+            )?,
+        }
+        let pair = Pair::start(client.netns(), server.netns(), cpu)?;
+        Ok(Side {
+            name,
+            set,
+            pair,
+            target: Target::fixed(server.addrs().v4, PORT),
+            agent,
+            pods: [client, server],
+        })
+    }
+
+    /// Its name in tables.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Waits until all is in force, and makes sure that it is: a path that forgets to judge is not what
+    /// is to be measured.
+    ///
+    /// # Errors
+    /// No transaction succeeds in time; or the policies do not hold.
+    pub fn await_ready(&mut self) -> Result<()> {
+        if let Some(agent) = &mut self.agent {
+            agent.wait_in_sync(IN_SYNC)?;
+        }
+        let what = format!("the first transactions of {}", self.name);
+        wait::until(FIRST_ANSWER, &what, || {
+            let time = Duration::from_millis(5);
+            let sample = self.pair.run(Test::Crr, self.target, time)?;
+            match sample.error {
+                Some(error) => bail!("{error}"),
+                None => Ok(()),
+            }
+        })?;
+        let closed = self.set.isolates();
+        let [client, server] = &self.pods;
+        let to = (IpAddr::from(server.addrs().v4), FORBIDDEN_PORT).into();
+        let patience = Duration::from_millis(if closed { 200 } else { 5_000 });
+        let connected = client
+            .netns()
+            .run(|| TcpStream::connect_timeout(&to, patience));
+        match (closed, connected) {
+            (true, Ok(_)) => bail!("{}: a port is open that no policy allows", self.name),
+            (false, Err(error)) => bail!("{}: the server's second port: {error}", self.name),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the client work for a slot.
+    ///
+    /// # Errors
+    /// The client is stuck or has ended.
+    pub fn run(&mut self, slot: Slot, length: Duration) -> Result<Sample> {
+        self.pair.run(slot.test, self.target, length)
+    }
+}
+
+fn start_agent(cluster: &Cluster, [client, server]: [&Pod; 2], set: Set) -> Result<Agent> {
+    let node = client.node();
+    let manifests = Manifests::create(cluster.run(), &format!("manifests-{}", node.name()))?;
+    let mut base = vec![objects::namespace("default", &[]), objects::node(node)];
+    base.push(member(client, "client").object());
+    base.push(member(server, "server").object());
+    base.extend((0..set.count.min(PEERS)).map(|number| peer(number).object()));
+    manifests.write("cluster", &base)?;
+    let policies: Vec<Value> = set.policies().map(|policy| policy.object()).collect();
+    manifests.write("policies", &policies)?;
+    let mut agent = Agent::new(node, manifests.dir());
+    agent
+        .start_only()
+        .with_context(|| format!("on {}", Node::name(node)))?;
+    Ok(agent)
+}
+
+/// One of the two pods that are there.
+pub fn member(pod: &Pod, app: &str) -> PodManifest {
+    let mut manifest = PodManifest::new(pod.name(), &pod.node().name()).label("app", app);
+    manifest.addrs = Some(pod.addrs());
+    manifest.ready = true;
+    manifest
+}
+
+/// A peer: a pod of a node that is not there.
+pub fn peer(number: u32) -> PodManifest {
+    let name = peer_name(number);
+    let node = format!("elsewhere-{}", number % 100);
+    let mut manifest = PodManifest::new(&name, &node).label("app", &name);
+    let [_, _, high, low] = number.to_be_bytes();
+    let low = u16::from_be_bytes([high, low]);
+    manifest.addrs = Some(Dual {
+        v4: peer_address(number),
+        v6: [0xfd44, 0x99, 0, 0, 0, 0, 1, low].into(),
+    });
+    manifest.ready = true;
+    manifest
+}
