@@ -72,7 +72,9 @@ impl Snapshot {
                 .map(|(key, old)| Change::Pod(key, old.map(Box::new))),
             Object::Service(mut service) => {
                 service.key = self.shared(&self.services, service.key);
-                put(&mut self.services, service.key.clone(), service)
+                service.shrink();
+                // Nodes of the tree are half empty, and a Service is large.
+                put(&mut self.services, service.key.clone(), Box::new(service))
                     .map(|(key, _)| Change::Service(key))
             }
             Object::Slice(mut slice) => {

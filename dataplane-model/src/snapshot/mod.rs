@@ -132,7 +132,7 @@ pub struct Snapshot {
     /// Pods of the cluster.
     pub pods: BTreeMap<ObjectKey, Pod>,
     /// Services.
-    pub services: BTreeMap<ObjectKey, Service>,
+    pub services: BTreeMap<ObjectKey, Box<Service>>,
     /// EndpointSlices. A Service that has one is served by its slices alone; see
     /// [`NodeConfig::slices_only`].
     pub slices: BTreeMap<ObjectKey, EndpointSlice>,

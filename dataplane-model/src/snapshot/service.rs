@@ -123,6 +123,18 @@ impl Service {
         }
     }
 
+    /// Gives back what its lists have room for and do not hold: a cluster may have many Services.
+    pub(super) fn shrink(&mut self) {
+        self.ports.shrink_to_fit();
+        self.source_ranges.shrink_to_fit();
+        let lists = [
+            &mut self.cluster_ips,
+            &mut self.external_ips,
+            &mut self.lb_ips,
+        ];
+        lists.into_iter().for_each(Vec::shrink_to_fit);
+    }
+
     /// True if the Service has frontends: it is neither headless nor an alias.
     pub fn is_served(&self) -> bool {
         self.kind != ServiceKind::ExternalName && !self.cluster_ips.is_empty()

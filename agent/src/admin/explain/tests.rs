@@ -47,7 +47,7 @@ fn snapshot(endpoints: Vec<Endpoint>) -> Snapshot {
     };
     let mut snapshot = Snapshot::default();
     snapshot.node.name = "node-1".into();
-    snapshot.services.insert(key(), service);
+    snapshot.services.insert(key(), Box::new(service));
     snapshot.slices.insert(slice.key.clone(), slice);
     snapshot
 }

@@ -9,7 +9,10 @@ use super::{Kind, World, key, service_yaml};
 
 fn service(yaml: &str) -> (Service, Vec<String>) {
     let world = World::of(yaml);
-    (world.snapshot.services[&key("s")].clone(), world.problems())
+    (
+        (*world.snapshot.services[&key("s")]).clone(),
+        world.problems(),
+    )
 }
 
 fn load_balancer(spec: &str, status: &str) -> (Service, Vec<String>) {

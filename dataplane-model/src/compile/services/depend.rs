@@ -106,6 +106,8 @@ impl Dependents {
         if let Some(new) = new {
             let slices = self.slices.entry(new.service.clone()).or_default();
             if !slices.contains(key) {
+                // Nearly all Services have one or two.
+                slices.reserve_exact(1);
                 slices.push(key.clone());
                 slices.sort_unstable();
             }
@@ -163,7 +165,12 @@ impl Dependents {
     /// Notes how a Service finds its endpoints.
     fn classify(&mut self, snapshot: &Snapshot, key: &ObjectKey) {
         let selects = |service: &Service| service.selector.as_ref().is_some_and(|s| !s.is_empty());
-        if !self.slices.contains_key(key) && snapshot.services.get(key).is_some_and(selects) {
+        if !self.slices.contains_key(key)
+            && snapshot
+                .services
+                .get(key)
+                .is_some_and(|service| selects(service))
+        {
             self.selecting.insert(key.clone());
         } else {
             self.selecting.remove(key);
@@ -193,7 +200,7 @@ fn config(snapshot: &Snapshot, old: &NodeConfig, marks: &mut Marks) {
     let only_addresses = elsewhere == snapshot.node;
     let [own, before] = [&snapshot.node, old].map(|node| &node.addresses);
     let moved = |ip: &IpAddr| own.contains(ip) != before.contains(ip);
-    let concerns = |service: &&Service| {
+    let concerns = |service: &&Box<Service>| {
         let has_node_port = service.ports.iter().any(|port| port.node_port.is_some());
         let has_others = !service.lb_ips.is_empty() || !service.external_ips.is_empty();
         has_node_port || has_others || service.cluster_ips.iter().any(moved) || !only_addresses

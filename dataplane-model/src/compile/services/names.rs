@@ -23,7 +23,7 @@ impl<'a> ServiceNames<'a> {
     pub fn new(snapshot: &'a Snapshot, ids: &IdTable) -> Self {
         let mut ports = HashMap::new();
         let mut names = BTreeMap::new();
-        for service in snapshot.services.values() {
+        for service in snapshot.services.values().map(AsRef::as_ref) {
             for port in &service.ports {
                 let Some(number) = ids.get(&service_port_key(&service.key, port)) else {
                     continue;
