@@ -36,6 +36,11 @@ impl Ring {
         Ok(Self { ring })
     }
 
+    /// Forgets the records that it has.
+    pub fn skip(&mut self) {
+        while self.ring.get_mut().next().is_some() {}
+    }
+
     /// Waits until the ring has records, and hands over each that there is.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Verdicts as they are made. The kernel programs send them only while someone listens.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dataplane_common::abi::{FlowEvent, from_bytes, name};
 use tokio::{sync::broadcast, task::JoinHandle};
@@ -10,52 +10,100 @@ use crate::bpf::{Error, Maps, Ring, Table};
 /// Events that a slow listener may be behind before it loses some.
 const BACKLOG: usize = 8_192;
 
-/// Reads the ring of events and hands them to listeners.
-pub struct Hub {
+/// Reads the ring of events and hands them to listeners. Without one it is not even mapped: most agents
+/// never have any.
+pub struct Hub(Arc<Shared>);
+
+struct Shared {
+    maps: Maps,
+    /// Where the programs look whether anyone listens.
+    count: Table<u32, u32>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    listeners: u32,
+    /// There while there are listeners.
+    reading: Option<Reading>,
+}
+
+struct Reading {
     sender: broadcast::Sender<FlowEvent>,
-    listeners: Arc<Listeners>,
     reader: JoinHandle<()>,
 }
 
 impl Hub {
-    /// Starts to read, on the current runtime. Listeners that a former agent left counted are
-    /// forgotten. There may be one hub for a dataplane.
+    /// Listeners that a former agent left counted are forgotten. There may be one hub for a dataplane.
     ///
     /// # Errors
     ///
-    /// A map is missing, or the ring cannot be read.
+    /// A map is missing, or the programs cannot be told.
     pub fn new(maps: &Maps) -> Result<Self, Error> {
-        let listeners = Listeners {
-            table: maps.table(name::LISTENERS)?,
-            count: Mutex::new(0),
-        };
-        listeners.add(0)?;
-        let ring = Ring::open(maps, name::EVENTS)?;
-        let (sender, _) = broadcast::channel(BACKLOG);
-        let reader = tokio::spawn(read(ring, sender.clone()));
-        Ok(Self {
-            sender,
-            listeners: Arc::new(listeners),
-            reader,
-        })
+        let count = maps.table(name::LISTENERS)?;
+        count.put(&0, &0)?;
+        Ok(Self(Arc::new(Shared {
+            maps: maps.clone(),
+            count,
+            open: Mutex::default(),
+        })))
     }
 
-    /// Begins to listen: the programs send events while any subscription lives.
+    /// Begins to listen, on the current runtime: the programs send events while any subscription lives.
     ///
     /// # Errors
     ///
-    /// The programs cannot be told.
+    /// The ring cannot be read, or the programs cannot be told.
     pub fn subscribe(&self) -> Result<Subscription, Error> {
-        let receiver = self.sender.subscribe();
-        self.listeners.add(1)?;
+        let mut open = self.0.open();
+        let reading = match open.reading.take() {
+            Some(reading) => reading,
+            None => Reading::begin(&self.0.maps)?,
+        };
+        let receiver = reading.sender.subscribe();
+        open.reading = Some(reading);
+        self.0.count.put(&0, &(open.listeners + 1))?;
+        open.listeners += 1;
         Ok(Subscription {
             receiver,
-            listeners: Arc::clone(&self.listeners),
+            shared: Arc::clone(&self.0),
         })
     }
 }
 
 impl Drop for Hub {
+    fn drop(&mut self) {
+        self.0.open().reading = None;
+    }
+}
+
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self) -> Result<(), Error> {
+        let mut open = self.open();
+        open.listeners -= 1;
+        if open.listeners == 0 {
+            open.reading = None;
+        }
+        self.count.put(&0, &open.listeners)
+    }
+}
+
+impl Reading {
+    fn begin(maps: &Maps) -> Result<Self, Error> {
+        let mut ring = Ring::open(maps, name::EVENTS)?;
+        // What was sent to former listeners, and came when they were gone.
+        ring.skip();
+        let (sender, _) = broadcast::channel(BACKLOG);
+        let reader = tokio::spawn(read(ring, sender.clone()));
+        Ok(Self { sender, reader })
+    }
+}
+
+impl Drop for Reading {
     fn drop(&mut self) {
         self.reader.abort();
     }
@@ -64,7 +112,7 @@ impl Drop for Hub {
 /// A listener.
 pub struct Subscription {
     receiver: broadcast::Receiver<FlowEvent>,
-    listeners: Arc<Listeners>,
+    shared: Arc<Shared>,
 }
 
 /// What a listener hears.
@@ -89,24 +137,9 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Err(error) = self.listeners.add(-1) {
+        if let Err(error) = self.shared.leave() {
             tracing::warn!(%error, "flow events go on without a listener");
         }
-    }
-}
-
-struct Listeners {
-    table: Table<u32, u32>,
-    count: Mutex<u32>,
-}
-
-impl Listeners {
-    fn add(&self, delta: i32) -> Result<(), Error> {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = count.saturating_add_signed(delta);
-        self.table.put(&0, &new)?;
-        *count = new;
-        Ok(())
     }
 }
 
