@@ -15,7 +15,7 @@ use super::{Family, Flows, belongs, front_key, is_front, is_over, other_tuple};
 use crate::bpf::{Error, Jiffies, Maps, Pass, Table};
 use crate::metrics::{FAMILIES, Metrics};
 
-/// Entries of one slice: well under a millisecond.
+/// Entries of one slice.
 const SLICE: usize = 1_024;
 /// Between two slices of a pass.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -81,9 +81,25 @@ impl Sweeper {
     }
 
     /// Sweeps until the task is dropped. A table that cannot be read is tried again.
+    ///
+    /// Steps run on another thread: the kernel takes milliseconds to find that a large table has few
+    /// entries, and nothing that happens meanwhile is to wait for that.
     pub async fn run(mut self) {
         loop {
-            let pause = match self.step(SLICE) {
+            let step = move || {
+                let swept = self.step(SLICE);
+                (self, swept)
+            };
+            let swept;
+            (self, swept) = match tokio::task::spawn_blocking(step).await {
+                Ok(done) => done,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime ends.
+                    Err(_) => return,
+                },
+            };
+            let pause = match swept {
                 Ok(sweep) if sweep.pass_ended => REST,
                 // A table full of what is over, as after a flood, is emptied without pauses.
                 Ok(sweep) if sweep.removed * 4 > sweep.examined => Duration::ZERO,
