@@ -165,6 +165,27 @@ fn remove_transition(desired: &Desired, written: &Written, map: MapId, plan: &mu
         .visit(map, &desired.transition, &mut RemoveAbsent(plan));
 }
 
+/// The entries of a table, each with what another has at its key. A walk along both costs less than to
+/// look each key up, unless there are few.
+fn beside<'a, K: Ord, V>(
+    table: &'a BTreeMap<K, V>,
+    other: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V, Option<&'a V>)> {
+    let are_few = table.len() * 16 < other.len();
+    let mut others = other.iter().peekable();
+    table.iter().map(move |(key, value)| {
+        let beside = if are_few {
+            other.get(key)
+        } else {
+            while others.next_if(|(before, _)| *before < key).is_some() {}
+            others
+                .next_if(|(same, _)| *same == key)
+                .map(|(_, value)| value)
+        };
+        (key, value, beside)
+    })
+}
+
 /// Writes what the right-hand table has not, or has otherwise.
 struct PutChanged<'a>(&'a mut Builder);
 
@@ -175,8 +196,8 @@ impl TableVisitor for PutChanged<'_> {
         left: &BTreeMap<K, V>,
         right: &BTreeMap<K, V>,
     ) {
-        for (key, value) in left {
-            if right.get(key) != Some(value) {
+        for (key, value, other) in beside(left, right) {
+            if other != Some(value) {
                 self.0.put(map, key, value);
             }
         }
@@ -193,7 +214,8 @@ impl TableVisitor for RemoveAbsent<'_> {
         left: &BTreeMap<K, V>,
         right: &BTreeMap<K, V>,
     ) {
-        for key in right.keys().filter(|key| !left.contains_key(key)) {
+        let alone = beside(right, left).filter(|(_, _, other)| other.is_none());
+        for (key, ..) in alone {
             if !map.is_array() {
                 self.0.delete(map, key);
             } else if let Some(place) = from_bytes(bytes_of(key)) {
@@ -213,6 +235,26 @@ impl TableVisitor for CountLeftOnly {
         left: &BTreeMap<K, V>,
         right: &BTreeMap<K, V>,
     ) {
-        self.0 = left.keys().filter(|key| !right.contains_key(key)).count();
+        let alone = beside(left, right).filter(|(_, _, other)| other.is_none());
+        self.0 = alone.count();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_beside_what_the_other_table_has() {
+        let table = BTreeMap::from([(1, 'a'), (4, 'b'), (9, 'c')]);
+        let near = BTreeMap::from([(0, 'x'), (1, 'y'), (5, 'z'), (9, 'c')]);
+        let far: BTreeMap<i32, char> = (0..100).map(|key| (key * 3, 'f')).collect();
+        let of = |other: &BTreeMap<i32, char>| -> Vec<Option<char>> {
+            let all = beside(&table, other);
+            all.map(|(_, _, other)| other.copied()).collect()
+        };
+        assert_eq!(of(&near), [Some('y'), None, Some('c')]);
+        assert_eq!(of(&far), [None, None, Some('f')]);
+        assert_eq!(of(&BTreeMap::new()), [None; 3]);
     }
 }
