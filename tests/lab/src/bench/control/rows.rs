@@ -2,7 +2,7 @@
 
 use super::Size;
 use super::probe::PAUSE;
-use super::world::{Measured, OfProxy};
+use super::world::{Measured, OfProxy, PROGRAMMED};
 use crate::report::{Report, Row};
 
 /// Above the lines of all sizes.
@@ -99,6 +99,9 @@ pub fn rows(size: Size, measured: &Measured, report: &mut Report) {
         "ms",
         Some(10.0),
     );
+    let Some(kube_proxy) = kube_proxy else {
+        return;
+    };
     let [theirs, _] = percentiles(&kube_proxy.moves_ms);
     // No connection tells less than the time between two of them.
     let ratio = theirs / p50.max(PAUSE.as_secs_f64() * 1e3);
@@ -123,7 +126,15 @@ pub fn lines(size: Size, measured: &Measured) -> String {
             measured.filled_in.as_secs_f64(),
         )
     };
-    line("Sluice", &measured.sluice) + &line("kube-proxy, nftables", &measured.kube_proxy)
+    let theirs = "kube-proxy, nftables";
+    line("Sluice", &measured.sluice)
+        + &match &measured.kube_proxy {
+            Some(kube_proxy) => line(theirs, kube_proxy),
+            None => format!(
+                "| {size} | {theirs} | more than {} s | | | |\n",
+                PROGRAMMED.as_secs()
+            ),
+        }
 }
 
 /// The middle, and what a hundredth is above.

@@ -24,7 +24,7 @@ const CHANGES: u32 = 1_000;
 /// Times that the probed Service moves: under Sluice, and under kube-proxy.
 const MOVES: [u32; 2] = [300, 30];
 /// How long a proxy may take to program all.
-const PROGRAMMED: Duration = Duration::from_secs(600);
+pub const PROGRAMMED: Duration = Duration::from_secs(600);
 /// How long the moves of one may take in all; at least one is waited for, however long it takes.
 const ALL_MOVES: Duration = Duration::from_secs(90);
 
@@ -64,8 +64,8 @@ pub struct Measured {
     pub changes_ms: Vec<f64>,
     /// Memory after these changes.
     pub after_changes: Memory,
-    /// kube-proxy.
-    pub kube_proxy: OfProxy,
+    /// kube-proxy; `None` if it did not program everything in [`PROGRAMMED`].
+    pub kube_proxy: Option<OfProxy>,
 }
 
 /// What is measured of both.
@@ -195,20 +195,25 @@ impl World {
         Ok(log.rounds[before..].to_vec())
     }
 
-    fn measure_kube_proxy(&self) -> Result<OfProxy> {
+    fn measure_kube_proxy(&self) -> Result<Option<OfProxy>> {
         let begun = Instant::now();
         let mut proxy = KubeProxy::start(&self.kube_proxy.node, &self.kubeconfig, Mode::Nftables)?;
         // All that there is at the start comes in one transaction of nftables.
-        self.kube_proxy.await_answer()?;
+        let programmed = self.kube_proxy.await_answer();
+        let process = proxy.id()?;
+        if let Err(error) = programmed {
+            eprintln!("{}: kube-proxy is left out: {error:#}", self.size);
+            return Ok(None);
+        }
         let start = begun.elapsed();
-        let memory = Memory::settled(proxy.id()?)?;
+        let memory = Memory::settled(process)?;
         eprintln!("{}: kube-proxy has programmed everything", self.size);
         let moves_ms = self.kube_proxy.moves(&self.api, MOVES[1])?;
-        Ok(OfProxy {
+        Ok(Some(OfProxy {
             start,
             memory,
             moves_ms,
-        })
+        }))
     }
 }
 
