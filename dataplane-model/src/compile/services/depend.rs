@@ -200,12 +200,13 @@ fn config(snapshot: &Snapshot, old: &NodeConfig, marks: &mut Marks) {
     let only_addresses = elsewhere == snapshot.node;
     let [own, before] = [&snapshot.node, old].map(|node| &node.addresses);
     let moved = |ip: &IpAddr| own.contains(ip) != before.contains(ip);
-    let concerns = |service: &&Box<Service>| {
+    let concerns = |service: &Service| {
         let has_node_port = service.ports.iter().any(|port| port.node_port.is_some());
         let has_others = !service.lb_ips.is_empty() || !service.external_ips.is_empty();
         has_node_port || has_others || service.cluster_ips.iter().any(moved) || !only_addresses
     };
-    let concerned = snapshot.services.values().filter(concerns);
+    let all = snapshot.services.values();
+    let concerned = all.filter(|service| concerns(service));
     let concerned = concerned.map(|service| service.key.clone());
     marks.dirty.extend(concerned);
 }
