@@ -13,7 +13,7 @@ use dataplane_common::abi::{
 use dataplane_common::decide::policy::{Decision, Terms};
 use dataplane_common::net::proto;
 
-use crate::snapshot::Direction;
+use crate::snapshot::{Direction, NodeConfig};
 use crate::tables::{Family, Tables};
 
 /// A first packet, as it is after translation of its destination.
@@ -47,28 +47,62 @@ impl Judgement {
     }
 }
 
-/// Judges a packet by the tables. One whose ends are of different families is no packet at all: `None`.
+/// What NetworkPolicies do not police, as the programs' configuration has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exempt {
+    /// What a pod sends to its own node.
+    pub to_node: bool,
+    /// What a pod sends to itself.
+    pub to_itself: bool,
+}
+
+impl Default for Exempt {
+    fn default() -> Self {
+        Self {
+            to_node: true,
+            to_itself: true,
+        }
+    }
+}
+
+impl From<&NodeConfig> for Exempt {
+    fn from(node: &NodeConfig) -> Self {
+        Self {
+            to_node: !node.police_node_egress,
+            to_itself: !node.police_hairpin,
+        }
+    }
+}
+
+/// Judges a packet by the tables, with the exemptions that are usual. One whose ends are of different
+/// families is no packet at all: `None`.
 pub fn judge(tables: &Tables, packet: &Packet) -> Option<Judgement> {
+    judge_with(tables, packet, Exempt::default())
+}
+
+/// Judges a packet by the tables, as [`judge`].
+pub fn judge_with(tables: &Tables, packet: &Packet, exempt: Exempt) -> Option<Judgement> {
     match (packet.src, packet.dst) {
-        (IpAddr::V4(_), IpAddr::V4(_)) => judge_family::<Addr4>(tables, packet),
-        (IpAddr::V6(_), IpAddr::V6(_)) => judge_family::<Addr6>(tables, packet),
+        (IpAddr::V4(_), IpAddr::V4(_)) => judge_family::<Addr4>(tables, packet, exempt),
+        (IpAddr::V6(_), IpAddr::V6(_)) => judge_family::<Addr6>(tables, packet, exempt),
         _ => None,
     }
 }
 
-fn judge_family<A: Family>(tables: &Tables, packet: &Packet) -> Option<Judgement> {
+fn judge_family<A: Family>(tables: &Tables, packet: &Packet, exempt: Exempt) -> Option<Judgement> {
     let (src, dst) = (A::from_ip(packet.src)?, A::from_ip(packet.dst)?);
     let (source, target) = (identity(tables, &src), identity(tables, &dst));
     let is_own_node = |end: &IdentityVal| end.flags & identity_flags::NODE != 0;
     // What comes from a pod's own node is never policed.
     let egress = ruleset_of(tables, &source, Direction::Egress);
     let ingress = ruleset_of(tables, &target, Direction::Ingress).filter(|_| !is_own_node(&source));
-    let hairpin = src == dst;
+    let hairpin = src == dst && exempt.to_itself;
+    let to_node = is_own_node(&target) && exempt.to_node;
     let of = |ruleset, peer: &IdentityVal, addr: &A, exempt| {
         evaluate(tables, ruleset, peer, addr, packet, exempt)
     };
     Some(Judgement {
-        egress: egress.map(|ruleset| of(ruleset, &target, &dst, hairpin || is_own_node(&target))),
+        egress: egress.map(|ruleset| of(ruleset, &target, &dst, hairpin || to_node)),
         ingress: ingress.map(|ruleset| of(ruleset, &source, &src, hairpin)),
     })
 }

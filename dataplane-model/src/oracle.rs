@@ -5,5 +5,5 @@
 mod policy;
 mod services;
 
-pub use policy::{Ruling, Side, Verdict, judge};
+pub use policy::{Asked, Flow, Ruling, Side, Verdict, judge};
 pub use services::{Outcome, refuses_other_ports, serve};

@@ -27,6 +27,8 @@ pub struct Reconciler {
     policy_changed: bool,
     /// Policy as it is does not fit.
     policy_refused: Option<Refusal>,
+    /// No round has run yet.
+    is_new: bool,
 }
 
 /// Why policy was refused.
@@ -80,6 +82,7 @@ impl Reconciler {
             policy: Arc::default(),
             policy_changed: true,
             policy_refused: None,
+            is_new: true,
         }
     }
 
@@ -105,6 +108,9 @@ impl Reconciler {
         let mut outcome = Outcome::default();
         if !self.snapshot.is_in_sync() {
             return outcome;
+        }
+        if std::mem::take(&mut self.is_new) {
+            self.snapshot.keep_isolated(self.written.isolated());
         }
         let plan = self.policy_plan(&mut outcome);
         let begun = plan.map(|plan| {
@@ -220,6 +226,11 @@ impl Reconciler {
     /// The policy epoch as it was written.
     pub fn epoch(&self) -> u32 {
         self.written.epoch
+    }
+
+    /// True if all that is known of policy is in force.
+    pub fn is_policy_in_force(&self) -> bool {
+        !self.policy_changed
     }
 
     /// Changes that are not in force: Services, and policy as one.

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use dataplane_common::abi::{Abi, IdKey, IdVal, bytes_of, from_bytes};
+use dataplane_common::abi::{
+    Abi, IdKey, IdVal, bytes_of, from_bytes, ruleset_flags, subject_state,
+};
 
 use crate::ids::{self, IdTable};
 use crate::plan::{Action, Step};
-use crate::tables::{Cell, MapId, TableEditor, Tables};
+use crate::snapshot::{Before, Direction};
+use crate::tables::{Cell, Family, MapId, TableEditor, Tables};
 
 /// The BPF maps, or a stand-in.
 ///
@@ -57,6 +60,37 @@ pub struct Written {
     pub epoch: u32,
 }
 
+/// Reads the maps of policy as they are, and the policy epoch.
+///
+/// # Errors
+///
+/// When a map cannot be read.
+pub fn read_policy<S: MapStore>(store: &S) -> Result<(Tables, u32), S::Error> {
+    let read = read(store, |map| !map.is_service() && map != MapId::Ids)?;
+    Ok((read.tables, read.epoch))
+}
+
+/// Reads the maps of Services as they are.
+///
+/// # Errors
+///
+/// When a map cannot be read.
+pub fn read_services<S: MapStore>(store: &S) -> Result<Tables, S::Error> {
+    Ok(read(store, MapId::is_service)?.tables)
+}
+
+fn read<S: MapStore>(store: &S, wanted: impl Fn(MapId) -> bool) -> Result<Written, S::Error> {
+    let mut read = Written::default();
+    for map in MapId::ALL.into_iter().filter(|&map| wanted(map)) {
+        store.read(map, &mut |key, value| {
+            if !is_empty(map, value) {
+                read.record(map, Action::Put, key, value);
+            }
+        })?;
+    }
+    Ok(read)
+}
+
 impl Written {
     /// Reads what an earlier process left, and the numbers it used.
     ///
@@ -80,6 +114,32 @@ impl Written {
         }
         ids.restore(numbers);
         Ok(written)
+    }
+
+    /// The pods of this node that NetworkPolicies isolate.
+    pub(crate) fn isolated(&self) -> Vec<Before> {
+        let tables = &self.tables;
+        let subjects = tables.subjects.values();
+        let subjects = subjects.chain(tables.subjects_overflow.values());
+        let isolates = |ruleset: u32| {
+            let ruleset = tables.rulesets.get(&ruleset);
+            ruleset.is_some_and(|value| value.flags & ruleset_flags::ISOLATES != 0)
+        };
+        let managed = subjects.filter(|subject| subject.state == subject_state::MANAGED);
+        let before = managed.map(|subject| Before {
+            ips: vec![subject.addr4.to_ip(), subject.addr6.to_ip()],
+            isolated: [
+                (Direction::Ingress, subject.ingress),
+                (Direction::Egress, subject.egress),
+            ]
+            .into_iter()
+            .filter(|(_, ruleset)| isolates(*ruleset))
+            .map(|(direction, _)| direction)
+            .collect(),
+        });
+        before
+            .filter(|before| !before.isolated.is_empty())
+            .collect()
     }
 
     /// Notes that the first `done` entries of a step have been written.

@@ -149,6 +149,14 @@ fn notices(compiler: &mut Compiler<'_>, selected: &Selected<'_>) {
             reason: "PriorityConflict",
         });
     }
+    notices.extend(compiler.snapshot.orphans().map(|pod| Notice {
+        object: format!("Namespace {}", pod.namespace),
+        text: format!(
+            "policies that isolated the pod {} were gone before the agent's start, and the namespace ends: until it is gone, the pod is isolated in the same directions and allowed nothing",
+            pod.name
+        ),
+        reason: "PolicyGone",
+    }));
     if !compiler.snapshot.pod_ranges().is_empty() {
         return;
     }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::snapshot::{
-    ClusterPolicy, ClusterPolicyKey, Direction, NamespaceScope, ObjectKey, Peer, Peers, Pod,
-    PortMatch, PortRange, Ports, Protocol, Rule, RuleAction, Snapshot, Text, Tier,
+    ClusterPolicy, ClusterPolicyKey, Direction, NamespaceScope, NetworkPolicy, ObjectKey, Peer,
+    Peers, Pod, PortMatch, PortRange, Ports, Protocol, Rule, RuleAction, Snapshot, Text, Tier,
 };
 
 /// What policies say of one end of a flow.
@@ -62,9 +62,9 @@ impl Verdict {
 /// Judges a flow between two addresses, after translation of the destination. `protocol` is `None` for
 /// one without ports.
 ///
-/// What a node sends to its pods is never policed. NetworkPolicies police neither what a pod sends to
-/// its own node ("traffic to and from the node where a pod is running is always allowed") nor what it
-/// sends to itself.
+/// What a node sends to its pods is never policed. Unless the node's settings say so, NetworkPolicies
+/// police neither what a pod sends to its own node ("traffic to and from the node where a pod is running
+/// is always allowed") nor what it sends to itself.
 pub fn judge(
     snapshot: &Snapshot,
     src: IpAddr,
@@ -72,7 +72,6 @@ pub fn judge(
     protocol: Option<Protocol>,
     port: u16,
 ) -> Verdict {
-    let own_node = |ip: IpAddr| snapshot.node.addresses.contains(&ip);
     let flow = Flow {
         snapshot,
         src,
@@ -80,23 +79,55 @@ pub fn judge(
         protocol,
         port,
     };
+    let node = &snapshot.node;
+    let own_node = |ip: IpAddr| node.addresses.contains(&ip);
+    let to_itself = src == dst && !node.police_hairpin;
+    let to_node = own_node(dst) && !node.police_node_egress;
     let ingress = if own_node(src) {
         Side::default()
     } else {
-        flow.side(Direction::Ingress, src == dst)
+        flow.side(Direction::Ingress, to_itself)
     };
     Verdict {
-        egress: flow.side(Direction::Egress, src == dst || own_node(dst)),
+        egress: flow.side(Direction::Egress, to_itself || to_node),
         ingress,
     }
 }
 
-struct Flow<'a> {
-    snapshot: &'a Snapshot,
-    src: IpAddr,
-    dst: IpAddr,
-    protocol: Option<Protocol>,
-    port: u16,
+/// A flow, after translation of the destination.
+#[derive(Clone, Copy)]
+pub struct Flow<'a> {
+    /// What is known.
+    pub snapshot: &'a Snapshot,
+    /// Source.
+    pub src: IpAddr,
+    /// Destination.
+    pub dst: IpAddr,
+    /// `None` for one without ports.
+    pub protocol: Option<Protocol>,
+    /// Destination port.
+    pub port: u16,
+}
+
+/// A rule that is asked about one end of a flow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked<'a> {
+    /// The policy of a tier, or else the NetworkPolicy.
+    pub policy: Result<&'a ClusterPolicy, &'a NetworkPolicy>,
+    /// The rule's place in it.
+    pub place: usize,
+    /// What it does.
+    pub action: RuleAction,
+    /// Its name; empty for none.
+    pub name: &'a str,
+    /// What it matches.
+    pub rule: &'a Rule,
+    /// Some of its peers is the flow's other end, or it may be, and the rule is closed.
+    pub peer: bool,
+    /// The flow's port is among its ports, for such a peer if there is one.
+    pub ports: bool,
+    /// The rule does not accept, and nobody knows whether it is about the flow: it denies.
+    pub closed: bool,
 }
 
 /// Who is at the other end.
@@ -108,7 +139,64 @@ enum Other<'a> {
     World,
 }
 
-impl Flow<'_> {
+impl<'a> Flow<'a> {
+    /// The rules that are asked about one end, in their order: Admin, then the NetworkPolicies that
+    /// isolate the pod there, or Baseline if none does. Which one decides, [`judge`] says.
+    pub fn asked(&self, direction: Direction) -> Vec<Asked<'a>> {
+        let subject = match direction {
+            Direction::Ingress => self.dst,
+            Direction::Egress => self.src,
+        };
+        let Some(subject) = self.pod(subject) else {
+            return Vec::new();
+        };
+        let mut asked = self.asked_of(subject, Tier::Admin, direction);
+        let isolating = self.isolating(subject, direction);
+        if isolating.is_empty() {
+            asked.append(&mut self.asked_of(subject, Tier::Baseline, direction));
+        }
+        for (policy, rules) in isolating {
+            for (place, rule) in rules.iter().enumerate() {
+                let (peer, ports) = self.fares(Some(&policy.key.namespace), rule, direction);
+                asked.push(Asked {
+                    policy: Err(policy),
+                    place,
+                    action: RuleAction::Accept,
+                    name: "",
+                    rule,
+                    peer,
+                    ports,
+                    closed: false,
+                });
+            }
+        }
+        asked
+    }
+
+    fn asked_of(&self, subject: &Pod, tier: Tier, direction: Direction) -> Vec<Asked<'a>> {
+        let policies = self.tier(subject, tier, direction).into_iter();
+        let rules = policies.flat_map(|policy| {
+            let rules = policy.rules(direction).iter().enumerate();
+            rules.map(move |(place, rule)| (policy, place, rule))
+        });
+        let asked = rules.map(|(policy, place, rule)| {
+            let closed =
+                rule.action != RuleAction::Accept && self.may_match(&rule.matches, direction);
+            let (peer, ports) = self.fares(None, &rule.matches, direction);
+            Asked {
+                policy: Ok(policy),
+                place,
+                action: rule.action,
+                name: &rule.name,
+                rule: &rule.matches,
+                peer: peer || closed,
+                ports: ports || closed,
+                closed,
+            }
+        });
+        asked.collect()
+    }
+
     fn side(&self, direction: Direction, exempt: bool) -> Side {
         let mut side = Side {
             exempt,
@@ -133,13 +221,23 @@ impl Flow<'_> {
         side
     }
 
+    /// NetworkPolicies that isolate a pod in a direction, with their rules for it.
+    fn isolating(
+        &self,
+        subject: &Pod,
+        direction: Direction,
+    ) -> Vec<(&'a NetworkPolicy, &'a [Rule])> {
+        let policies = self.snapshot.policies.values();
+        let selecting = policies.filter(|policy| {
+            policy.key.namespace == subject.key.namespace && policy.pods.matches(&subject.labels)
+        });
+        selecting
+            .filter_map(|policy| Some((policy, policy.rules(direction)?)))
+            .collect()
+    }
+
     fn network_policies(&self, subject: &Pod, direction: Direction, side: &mut Side) {
-        for policy in self.snapshot.policies.values() {
-            let selects = policy.key.namespace == subject.key.namespace
-                && policy.pods.matches(&subject.labels);
-            let Some(rules) = policy.rules(direction).filter(|_| selects) else {
-                continue;
-            };
+        for (policy, rules) in self.isolating(subject, direction) {
             side.isolated_by.push(policy.key.clone());
             for (place, rule) in rules.iter().enumerate() {
                 let namespace = Some(&policy.key.namespace);
@@ -151,7 +249,7 @@ impl Flow<'_> {
     }
 
     /// The tier's policies with rules for a pod, in the order in which they are asked.
-    fn tier(&self, subject: &Pod, tier: Tier, direction: Direction) -> Vec<&ClusterPolicy> {
+    fn tier(&self, subject: &Pod, tier: Tier, direction: Direction) -> Vec<&'a ClusterPolicy> {
         let namespace = self.snapshot.namespace_labels(&subject.key.namespace);
         let policies = self.snapshot.cluster_policies.values();
         let mut policies: Vec<_> = policies
@@ -204,7 +302,7 @@ impl Flow<'_> {
     }
 
     /// The pod that has an address. Pods of the host's network have none of their own.
-    fn pod(&self, address: IpAddr) -> Option<&Pod> {
+    pub fn pod(&self, address: IpAddr) -> Option<&'a Pod> {
         let pods = self.snapshot.pods.values();
         let own =
             pods.filter(|pod| !pod.terminal && !pod.host_network && pod.ips.contains(&address));
@@ -213,7 +311,7 @@ impl Flow<'_> {
         own.min_by_key(|pod| (pod.terminating, !here(pod)))
     }
 
-    fn other(&self, direction: Direction) -> Other<'_> {
+    fn other(&self, direction: Direction) -> Other<'a> {
         let address = match direction {
             Direction::Ingress => self.src,
             Direction::Egress => self.dst,
@@ -245,20 +343,34 @@ impl Flow<'_> {
     }
 
     fn matches(&self, namespace: Option<&Text>, rule: &Rule, direction: Direction) -> bool {
+        let (peer, ports) = self.fares(namespace, rule, direction);
+        peer && ports
+    }
+
+    /// Whether some of a rule's peers is the other end, and whether the port is one of its ports: for
+    /// such a peer if there is one.
+    fn fares(&self, namespace: Option<&Text>, rule: &Rule, direction: Direction) -> (bool, bool) {
         let address = match direction {
             Direction::Ingress => self.src,
             Direction::Egress => self.dst,
         };
         let other = self.other(direction);
-        match &rule.peers {
-            Peers::Any => self.ports_match(&rule.ports, true),
-            Peers::Only(peers) => peers.iter().any(|listed| {
-                // A name belongs to a pod; towards a block of addresses it means nothing.
-                let names = direction == Direction::Ingress || matches!(listed, Peer::Pods { .. });
-                self.peer_matches(namespace, listed, &other, address)
-                    && self.ports_match(&rule.ports, names)
-            }),
+        let Peers::Only(peers) = &rule.peers else {
+            return (true, self.ports_match(&rule.ports, true));
+        };
+        let mut matching = peers
+            .iter()
+            .filter(|listed| self.peer_matches(namespace, listed, &other, address))
+            .peekable();
+        if matching.peek().is_none() {
+            return (false, self.ports_match(&rule.ports, true));
         }
+        let ports = matching.any(|listed| {
+            // A name belongs to a pod; towards a block of addresses it means nothing.
+            let names = direction == Direction::Ingress || matches!(listed, Peer::Pods { .. });
+            self.ports_match(&rule.ports, names)
+        });
+        (true, ports)
     }
 
     fn peer_matches(

@@ -1,9 +1,11 @@
 //! Namespaces that end. Their objects go in any order, so a NetworkPolicy may be gone while pods that
-//! it isolates still run (CVE-2024-7598): it stays in force until the last of them is gone.
+//! it isolates still run (CVE-2024-7598): it stays in force until the last of them is gone. A process that
+//! starts meanwhile cannot know what such a policy allowed: it allows the pods nothing that one isolated.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use super::{ObjectKey, Snapshot, Text};
+use super::{Direction, NetworkPolicy, ObjectKey, Selector, Snapshot, Text};
 
 /// What is known of namespaces that end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -11,6 +13,17 @@ pub(super) struct Ending {
     namespaces: BTreeSet<Text>,
     /// Policies that are gone and in force.
     kept: BTreeSet<ObjectKey>,
+    /// Pods whose policies nobody knows any more.
+    orphans: BTreeSet<ObjectKey>,
+}
+
+/// How a pod was policed by an earlier process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Before {
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// Directions in which NetworkPolicies isolated it.
+    pub isolated: Vec<Direction>,
 }
 
 impl Snapshot {
@@ -46,8 +59,51 @@ impl Snapshot {
         }
     }
 
+    /// Isolates pods of namespaces that end as they were isolated before, where no policy that is known
+    /// does.
+    pub fn keep_isolated(&mut self, before: impl IntoIterator<Item = Before>) {
+        for Before { ips, mut isolated } in before {
+            let pods = self.pods.values();
+            let mut owners = pods.filter(|pod| pod.is_policy_pod());
+            let Some(pod) = owners.find(|pod| pod.ips.iter().any(|ip| ips.contains(ip))) else {
+                continue;
+            };
+            let namespace = &pod.key.namespace;
+            if !self.ending.namespaces.contains(namespace) {
+                continue;
+            }
+            isolated.retain(|direction| {
+                let mut known = self.policies.values();
+                !known.any(|policy| {
+                    policy.key.namespace == *namespace
+                        && policy.rules(*direction).is_some()
+                        && policy.pods.matches(&pod.labels)
+                })
+            });
+            let rules = |direction| isolated.contains(&direction).then(Vec::new);
+            let stand_in = NetworkPolicy {
+                // No object can have this name.
+                key: ObjectKey::new(namespace.clone(), format!("(gone) {}", pod.key.name)),
+                pods: Selector::from(&pod.labels),
+                ingress: rules(Direction::Ingress),
+                egress: rules(Direction::Egress),
+            };
+            if !isolated.is_empty() {
+                self.ending.orphans.insert(pod.key.clone());
+                self.ending.kept.insert(stand_in.key.clone());
+                self.policies.insert(stand_in.key.clone(), stand_in);
+            }
+        }
+    }
+
+    /// Pods that are isolated because nobody knows their policies any more.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.ending.orphans.iter()
+    }
+
     fn drop_kept(&mut self, namespace: &Text) {
         let gone = |key: &ObjectKey| key.namespace == *namespace;
+        self.ending.orphans.retain(|pod| !gone(pod));
         for key in self.ending.kept.extract_if(.., |key| gone(key)) {
             self.policies.remove(&key);
         }
@@ -120,6 +176,53 @@ mod tests {
         gone(&mut snapshot, Key::Pod(key("b")));
         assert!(snapshot.policies.contains_key(&key("np")), "it exists");
         assert!(gone(&mut snapshot, Key::Policy(key("np"))));
+    }
+
+    fn isolated_before(snapshot: &mut Snapshot) -> Vec<ObjectKey> {
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let pod = Pod {
+            ips: vec![address],
+            ..Pod::new(key("a"))
+        };
+        snapshot.apply(Event::Apply(Object::Pod(pod)));
+        snapshot.keep_isolated([Before {
+            ips: vec![address],
+            isolated: vec![Direction::Egress],
+        }]);
+        snapshot.policies.keys().cloned().collect()
+    }
+
+    #[test]
+    fn what_was_isolated_before_stays_so_until_it_is_gone() {
+        let mut snapshot = world(true);
+        assert_eq!(isolated_before(&mut snapshot), [key("np")], "one is known");
+        assert_eq!(snapshot.orphans().count(), 0);
+
+        let mut snapshot = world(true);
+        snapshot.policies.clear();
+        let [only] = &isolated_before(&mut snapshot)[..] else {
+            panic!("{:?}", snapshot.policies);
+        };
+        let policy = &snapshot.policies[only];
+        assert_eq!(
+            (
+                policy.rules(Direction::Ingress),
+                policy.rules(Direction::Egress)
+            ),
+            (None, Some(&[][..]))
+        );
+        assert!(snapshot.orphans().eq([&key("a")]));
+        for name in ["a", "b"] {
+            gone(&mut snapshot, Key::Pod(key(name)));
+        }
+        assert_eq!(
+            (snapshot.policies.len(), snapshot.orphans().count()),
+            (0, 0)
+        );
+
+        let mut snapshot = world(false);
+        snapshot.policies.clear();
+        assert_eq!(isolated_before(&mut snapshot), [], "the namespace stays");
     }
 
     #[test]

@@ -25,6 +25,7 @@ use dataplane_common::net::proto;
 use ipnet::IpNet;
 
 pub use change::Change;
+pub use ending::Before;
 pub use endpoints::{Endpoint, EndpointSlice, Place, SlicePort};
 pub use event::{Event, Key, Kind, Object};
 pub use labels::{Labels, Operator, Requirement, Selector};
@@ -181,6 +182,29 @@ impl Snapshot {
         let all = self.node.pod_ranges.iter().chain(of_nodes);
         let all: Vec<_> = all.copied().collect();
         IpNet::aggregate(&all).into_iter().collect()
+    }
+
+    /// What policies depend on: everything but Services, their slices and routes.
+    pub fn of_policy(&self) -> Self {
+        Self {
+            pods: self.pods.clone(),
+            ..self.without_pods()
+        }
+    }
+
+    /// The same without pods.
+    pub(crate) fn without_pods(&self) -> Self {
+        Self {
+            node: self.node.clone(),
+            nodes: self.nodes.clone(),
+            namespaces: self.namespaces.clone(),
+            policies: self.policies.clone(),
+            cluster_policies: self.cluster_policies.clone(),
+            interfaces: self.interfaces.clone(),
+            ending: self.ending.clone(),
+            awaited: self.awaited.clone(),
+            ..Self::default()
+        }
     }
 
     /// Folds an event in. Returns false if nothing changed.

@@ -24,6 +24,10 @@ pub struct NodeConfig {
     /// Endpoints come from slices alone: a Service without any has none. Otherwise its selector
     /// finds them, as Kubernetes' controller would.
     pub slices_only: bool,
+    /// NetworkPolicies police what a pod sends to its own node, too.
+    pub police_node_egress: bool,
+    /// NetworkPolicies police what a pod sends to itself through a Service, too.
+    pub police_hairpin: bool,
     /// Prefixes of pods' addresses in the whole cluster, as far as settings name them.
     pub pod_ranges: Vec<IpNet>,
     /// Its zone. Like `internal_ips` it is what its own [`Node`] says: [`super::Snapshot`] keeps it so.

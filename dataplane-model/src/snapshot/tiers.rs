@@ -14,8 +14,8 @@ pub struct ClusterPolicy {
     pub key: ClusterPolicyKey,
     /// Its tier.
     pub tier: Tier,
-    /// Its place in the tier, the smallest first; at most 1000, and [`Self::LAST`].
-    pub priority: u16,
+    /// Its place in the tier, the smallest first: from 0 to 1000, [`Self::FIRST`] or [`Self::LAST`].
+    pub priority: i16,
     /// Namespaces of its subjects.
     pub namespaces: Selector,
     /// Its subjects among their pods.
@@ -78,8 +78,20 @@ pub enum RuleAction {
 }
 
 impl ClusterPolicy {
+    /// The priority of what comes before all others of its tier.
+    pub const FIRST: i16 = -1;
     /// The priority of what comes after all others of its tier.
-    pub const LAST: u16 = 1001;
+    pub const LAST: i16 = 1001;
+
+    /// Its kind and name, its tier and its priority, for people.
+    pub fn title(&self) -> String {
+        let priority = match self.priority {
+            Self::FIRST => "first".to_owned(),
+            Self::LAST => "last".to_owned(),
+            number => number.to_string(),
+        };
+        format!("{} ({} {priority})", self.key, self.tier.name())
+    }
 
     /// Rules of a direction.
     pub fn rules(&self, direction: Direction) -> &[TierRule] {

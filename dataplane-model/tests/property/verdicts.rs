@@ -6,10 +6,12 @@ use dataplane_common::decide::policy::Decision;
 use dataplane_common::net::proto;
 use dataplane_model::compile::compile;
 use dataplane_model::eval::{self, Packet};
+use dataplane_model::explain::explain;
 use dataplane_model::ids::{IdKind, IdTable};
 use dataplane_model::oracle::{self, Side};
 use dataplane_model::snapshot::{Direction, Protocol, Snapshot};
 use dataplane_model::tables::Tables;
+use dataplane_model::verify::verify;
 use proptest::prelude::*;
 use sluice_generate::{
     cluster::{objects, snapshot},
@@ -101,6 +103,40 @@ fn side(
     Ok(())
 }
 
+/// What is explained of pods of this node is the verdict.
+fn check_explained(snapshot: &Snapshot) -> Result<(), TestCaseError> {
+    for pair in pairs(snapshot) {
+        if !is_here(snapshot, pair.0) || !is_here(snapshot, pair.1) {
+            continue;
+        }
+        for (protocol, port) in services() {
+            let expected = oracle::judge(snapshot, pair.0, pair.1, protocol, port);
+            let explained = explain(snapshot, &packet(pair, protocol, port)).expect("it fits");
+            let ends = [&explained.egress, &explained.ingress];
+            let agrees = ends.into_iter().flatten().all(|end| end.agrees);
+            prop_assert!(
+                agrees,
+                "{:?} {:?} {}: {:#?}",
+                pair,
+                protocol,
+                port,
+                explained
+            );
+            prop_assert_eq!(explained.is_allowed(), expected.is_allowed());
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(8))]
+
+    #[test]
+    fn explanations_tell_the_verdict(objects in objects()) {
+        check_explained(&snapshot(&objects))?;
+    }
+}
+
 proptest! {
     #![proptest_config(cases(96))]
 
@@ -110,5 +146,17 @@ proptest! {
         let mut ids = IdTable::default();
         let desired = compile(&snapshot, &mut ids).expect("it fits");
         check(&snapshot, &desired.tables, &ids)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(24))]
+
+    #[test]
+    fn compiled_tables_are_verified(objects in objects()) {
+        let snapshot = snapshot(&objects);
+        let desired = compile(&snapshot, &mut IdTable::default()).expect("it fits");
+        let report = verify(&snapshot, &desired.tables);
+        prop_assert_eq!((report.differences, report.more), (Vec::new(), 0));
     }
 }

@@ -24,7 +24,7 @@ fn policy() -> impl Strategy<Value = ClusterPolicy> {
         ClusterPolicyKind::Baseline,
     ]);
     let tier = select(vec![Tier::Admin, Tier::Admin, Tier::Baseline]);
-    let priority = select(vec![0u16, 10, 10, 1000]);
+    let priority = select(vec![0i16, 10, 10, 1000]);
     let subject = (namespace_selector(), selector());
     let rules = |egress| option::weighted(0.7, vec(rule(egress), 1..5));
     (kind, tier, priority, subject, rules(false), rules(true)).prop_map(

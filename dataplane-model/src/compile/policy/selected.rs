@@ -96,7 +96,7 @@ impl<'a> Policy<'a> {
     }
 
     /// Its place in its tier.
-    fn precedence(self) -> (u16, PolicyKey<'a>) {
+    fn precedence(self) -> (i16, PolicyKey<'a>) {
         match self {
             Self::Cluster(policy) => (policy.priority, self.key()),
             Self::Namespaced(_) => (0, self.key()),
