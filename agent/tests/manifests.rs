@@ -62,7 +62,7 @@ fn every_manifest_is_of_its_type_and_in_the_kustomization() {
 }
 
 #[test]
-fn the_role_lists_exactly_the_kinds_that_are_read_and_writes_only_events() {
+fn the_role_lists_exactly_the_kinds_that_are_read_and_writes_only_events_and_conditions() {
     let role: ClusterRole = read("clusterrole.yaml");
     let mut granted = BTreeSet::new();
     for rule in role.rules.unwrap() {
@@ -86,6 +86,13 @@ fn the_role_lists_exactly_the_kinds_that_are_read_and_writes_only_events() {
         .collect();
     let events = ("events.k8s.io".to_owned(), "events".to_owned());
     needed.insert((events.0, events.1, verbs(["create", "patch"])));
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.is_policy()) {
+        // The status of others is nobody's to write, and NetworkPolicies have none.
+        if kind != Kind::NetworkPolicy {
+            let status = format!("{}/status", plural(kind));
+            needed.insert((kind.api().0.to_owned(), status, vec!["patch".to_owned()]));
+        }
+    }
     assert_eq!(granted, needed);
 }
 

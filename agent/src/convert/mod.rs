@@ -1,8 +1,9 @@
 //! From objects as they are read to the model's events.
 //!
-//! An object that cannot be understood hurts only itself: the version before it stays in force. A
-//! NetworkPolicy without a version before it is taken without the parts that cannot be understood,
-//! which makes it allow less; of a policy of a tier, each such rule is closed.
+//! An object that cannot be understood hurts only itself: the version before it stays in force. A policy
+//! never does, for it would say what its author no longer means: a NetworkPolicy is taken without the
+//! parts that cannot be understood, which makes it allow less; of a policy of a tier, each such rule is
+//! closed, or all of them if it cannot be told whom they are about or when they are asked.
 
 pub mod fields;
 mod gateway;
@@ -54,8 +55,6 @@ struct Known {
     object: Option<Arc<Object>>,
     /// The key under which some version is in force.
     in_force: Option<Key>,
-    /// What is in force is a policy without the parts that could not be understood.
-    closed: bool,
     problems: Vec<Problem>,
 }
 
@@ -80,6 +79,11 @@ impl Converter {
         self.known.values().flat_map(|known| &known.problems)
     }
 
+    /// What is wrong with an object, or is to be known about it.
+    pub fn problems_of(&self, key: &ObjectKey) -> &[Problem] {
+        self.known.get(key).map_or(&[], |known| &known.problems)
+    }
+
     fn apply(&mut self, object: &Arc<Object>, origin: Origin, events: &mut Vec<Event>) {
         let key = object.key();
         let is_known = self.plain.contains(&key) || self.known.contains_key(&key);
@@ -92,12 +96,10 @@ impl Converter {
         let keeps = matches!(key.kind, Kind::VirtualService | Kind::DestinationRule);
         let before = self.take(&key);
         let in_force = before.as_ref().and_then(|known| known.in_force.clone());
-        let closed = before.as_ref().is_some_and(|known| known.closed);
         let known = Known {
             origin,
             object: keeps.then(|| Arc::clone(object)),
             in_force,
-            closed,
             problems: before.map(|known| known.problems).unwrap_or_default(),
         };
         self.known.insert(key.clone(), known);
@@ -221,6 +223,9 @@ impl Converter {
             .filter(|problem| !known.problems.contains(problem))
         {
             info!("{note}");
+            if key.kind.is_policy() {
+                self.fresh.push(note.clone());
+            }
         }
         problems.extend(bad);
         known.problems = problems;
@@ -244,7 +249,7 @@ impl Converter {
 impl Known {
     /// True if nothing has to be remembered of it.
     fn is_plain(&self, key: &ObjectKey) -> bool {
-        let ordinary = self.object.is_none() && !self.closed && self.problems.is_empty();
+        let ordinary = self.object.is_none() && self.problems.is_empty();
         ordinary && self.in_force.is_some() && self.in_force == key_in_force(key)
     }
 
@@ -263,7 +268,6 @@ impl Known {
         match outcome {
             Outcome::Object(object) => {
                 self.in_force = object.key();
-                self.closed = false;
                 events.push(Event::Apply(*object));
                 (Vec::new(), "")
             }
@@ -271,20 +275,22 @@ impl Known {
                 events.extend(self.in_force.take().map(Event::Delete));
                 (Vec::new(), "")
             }
-            Outcome::Bad(faults, _) if self.in_force.is_some() && !self.closed => {
-                (faults, "the version read before stays in force")
-            }
-            Outcome::Bad(faults, None) => (faults, "the object does not exist for the agent"),
-            Outcome::Bad(faults, Some(closed)) => {
-                let policy = model::Object::Policy(*closed);
+            Outcome::Closed(faults, policy) => {
+                let effect = match &*policy {
+                    model::Object::ClusterPolicy(_) => {
+                        "it is closed: for all pods that it may be about, its rules that accept match \
+                         nothing, and all others deny"
+                    }
+                    _ => "its pods are isolated, and what could not be understood allows nothing",
+                };
                 self.in_force = policy.key();
-                self.closed = true;
-                events.push(Event::Apply(policy));
-                (
-                    faults,
-                    "its pods are isolated, and what could not be understood allows nothing",
-                )
+                events.push(Event::Apply(*policy));
+                (faults, effect)
             }
+            Outcome::Bad(fault) if self.in_force.is_some() => {
+                (vec![fault], "the version read before stays in force")
+            }
+            Outcome::Bad(fault) => (vec![fault], "the object does not exist for the agent"),
         }
     }
 }
@@ -292,7 +298,21 @@ impl Known {
 enum Outcome {
     Object(Box<model::Object>),
     Nothing,
-    Bad(Vec<Fault>, Option<Box<model::NetworkPolicy>>),
+    /// A policy that is closed, because of these faults.
+    Closed(Vec<Fault>, Box<model::Object>),
+    Bad(Fault),
+}
+
+impl Outcome {
+    /// A policy that is closed if there are faults.
+    fn policy(policy: model::Object, faults: Vec<Fault>) -> Self {
+        let policy = Box::new(policy);
+        if faults.is_empty() {
+            Self::Object(policy)
+        } else {
+            Self::Closed(faults, policy)
+        }
+    }
 }
 
 fn convert(
@@ -305,8 +325,8 @@ fn convert(
     let some = |object| Ok(Some(object));
     let route = |route: Option<model::Route>| route.map(model::Object::Route);
     let tier = |kind: ClusterPolicyKind, policy: &TierPolicy, notes: &mut Vec<Note>| {
-        let policy = tiers::policy(kind, key, policy, notes)?;
-        Ok(Some(model::Object::ClusterPolicy(policy)))
+        let read = tiers::policy(kind, key, policy, notes);
+        Outcome::policy(model::Object::ClusterPolicy(read.policy), read.faults)
     };
     let converted: Result<Option<model::Object>, Fault> = match object {
         Object::Namespace(namespace) => some(model::Object::Namespace(nodes::namespace(
@@ -321,15 +341,16 @@ fn convert(
             .map(|slice| slice.map(model::Object::Slice)),
         Object::NetworkPolicy(policy) => {
             let read = policies::policy(key, policy, notes);
-            if !read.faults.is_empty() {
-                return Outcome::Bad(read.faults, Some(Box::new(read.policy)));
-            }
-            some(model::Object::Policy(read.policy))
+            return Outcome::policy(model::Object::Policy(read.policy), read.faults);
         }
-        Object::ClusterNetworkPolicy(policy) => tier(ClusterPolicyKind::Cluster, policy, notes),
-        Object::AdminNetworkPolicy(policy) => tier(ClusterPolicyKind::Admin, policy, notes),
+        Object::ClusterNetworkPolicy(policy) => {
+            return tier(ClusterPolicyKind::Cluster, policy, notes);
+        }
+        Object::AdminNetworkPolicy(policy) => {
+            return tier(ClusterPolicyKind::Admin, policy, notes);
+        }
         Object::BaselineAdminNetworkPolicy(policy) => {
-            tier(ClusterPolicyKind::Baseline, policy, notes)
+            return tier(ClusterPolicyKind::Baseline, policy, notes);
         }
         Object::HttpRoute(http) => gateway::http_route(key, http, notes).map(route),
         Object::TcpRoute(l4) => gateway::l4_route(key, RouteKind::Tcp, l4, notes).map(route),
@@ -349,7 +370,7 @@ fn convert(
     match converted {
         Ok(Some(object)) => Outcome::Object(Box::new(object)),
         Ok(None) => Outcome::Nothing,
-        Err(fault) => Outcome::Bad(vec![fault], None),
+        Err(fault) => Outcome::Bad(fault),
     }
 }
 

@@ -11,7 +11,7 @@ use dataplane_model::snapshot::{
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::fields::{self, Fault, Note};
 use super::peers;
@@ -22,68 +22,130 @@ use crate::source::tiers::TierPolicy;
 /// The highest priority number.
 const LAST_PRIORITY: i64 = 1000;
 
-/// A policy of a tier.
-///
-/// # Errors
-///
-/// Its tier, priority or subject cannot be understood.
+/// Fields of a `spec`.
+const FIELDS: [&str; 5] = ["tier", "priority", "subject", "ingress", "egress"];
+
+/// A policy, and what of it could not be understood.
+pub struct Converted {
+    /// The policy. It is closed if there are faults.
+    pub policy: ClusterPolicy,
+    /// What could not be understood of its tier, priority and subject.
+    pub faults: Vec<Fault>,
+}
+
+/// A policy of a tier. One whose tier, priority or subject cannot be understood is closed: it is asked
+/// as early, and about as many pods, as what can be understood of it lets it be; its rules that accept
+/// match nothing, and all others deny.
 pub fn policy(
     kind: ClusterPolicyKind,
     key: &ObjectKey,
     policy: &TierPolicy,
     notes: &mut Vec<Note>,
-) -> Result<ClusterPolicy, Fault> {
-    let spec = &policy.spec;
-    let (namespaces, pods) = subject(&spec.subject)?;
-    let mut rules = |direction: Direction, list: &[Value]| {
-        let rules = list.iter().enumerate();
-        let rules = rules.map(|(index, value)| {
+) -> Converted {
+    let mut faults = Vec::new();
+    let nothing = Map::new();
+    let spec = policy.spec.as_object().unwrap_or_else(|| {
+        faults.push(Fault::new("spec", "give its subject and its rules here"));
+        &nothing
+    });
+    for unknown in spec.keys().filter(|name| !FIELDS.contains(&name.as_str())) {
+        notes.push(Note::new(
+            format!("spec.{unknown}"),
+            "unknown field: correct its name or delete it",
+            "it has no effect",
+        ));
+    }
+    let part = |name: &str| spec.get(name).unwrap_or(&Value::Null);
+    let tier = keep(tier(kind, part("tier")), &mut faults).unwrap_or(Tier::Admin);
+    let priority = keep(priority(kind, part("priority")), &mut faults);
+    let priority = priority.unwrap_or(ClusterPolicy::FIRST);
+    let (namespaces, pods) = subject(part("subject"), &mut faults);
+    let closed = !faults.is_empty();
+    let mut rules = |direction: Direction| {
+        let list = match part(direction.name()) {
+            Value::Null if policy.spec.is_object() => &[],
+            Value::Array(list) => list.as_slice(),
+            _ => {
+                let field = format!("spec.{}", direction.name());
+                let effect = "everyone is denied in this direction";
+                notes.push(Note::new(field, "write a list of rules", effect));
+                return vec![deny_everyone()];
+            }
+        };
+        let rules = list.iter().enumerate().map(|(index, value)| {
             let field = format!("spec.{}[{index}]", direction.name());
-            rule(kind, direction, &field, value, notes)
+            let rule = rule(kind, direction, &field, value, notes);
+            if closed { closed_rule(rule) } else { rule }
         });
         rules.collect()
     };
-    Ok(ClusterPolicy {
+    let policy = ClusterPolicy {
         key: ClusterPolicyKey::new(kind, key.name.as_str()),
-        tier: tier(kind, spec.tier.as_deref())?,
-        priority: priority(kind, spec.priority)?,
+        tier,
+        priority,
         namespaces,
         pods,
-        ingress: rules(Direction::Ingress, &spec.ingress),
-        egress: rules(Direction::Egress, &spec.egress),
-    })
+        ingress: rules(Direction::Ingress),
+        egress: rules(Direction::Egress),
+    };
+    Converted { policy, faults }
 }
 
-fn tier(kind: ClusterPolicyKind, given: Option<&str>) -> Result<Tier, Fault> {
-    match (kind, given) {
+fn keep<T>(result: Result<T, Fault>, faults: &mut Vec<Fault>) -> Option<T> {
+    result.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn tier(kind: ClusterPolicyKind, given: &Value) -> Result<Tier, Fault> {
+    match (kind, given.as_str()) {
         (ClusterPolicyKind::Admin, _) | (ClusterPolicyKind::Cluster, Some("Admin")) => {
             Ok(Tier::Admin)
         }
         (ClusterPolicyKind::Baseline, _) | (ClusterPolicyKind::Cluster, Some("Baseline")) => {
             Ok(Tier::Baseline)
         }
-        (ClusterPolicyKind::Cluster, other) => Err(Fault::new(
+        (ClusterPolicyKind::Cluster, _) => Err(Fault::new(
             "spec.tier",
-            format!(
-                "{:?} is not a tier: write Admin or Baseline",
-                other.unwrap_or_default()
-            ),
+            format!("{given} is not a tier: write Admin or Baseline"),
         )),
     }
 }
 
-fn priority(kind: ClusterPolicyKind, given: Option<i64>) -> Result<u16, Fault> {
+fn priority(kind: ClusterPolicyKind, given: &Value) -> Result<i16, Fault> {
     if kind == ClusterPolicyKind::Baseline {
         return Ok(ClusterPolicy::LAST);
     }
-    let number = given.filter(|number| (0..=LAST_PRIORITY).contains(number));
-    let number = number.and_then(|number| u16::try_from(number).ok());
+    let number = given
+        .as_i64()
+        .filter(|number| (0..=LAST_PRIORITY).contains(number));
+    let number = number.and_then(|number| i16::try_from(number).ok());
     number.ok_or_else(|| {
         Fault::new(
             "spec.priority",
             format!("give one from 0, asked first, to {LAST_PRIORITY}"),
         )
     })
+}
+
+/// A rule of a policy that is closed.
+fn closed_rule(rule: TierRule) -> TierRule {
+    match rule.action {
+        RuleAction::Accept => TierRule {
+            matches: closed(RuleAction::Accept),
+            ..rule
+        },
+        RuleAction::Deny | RuleAction::Pass => TierRule {
+            action: RuleAction::Deny,
+            ..rule
+        },
+    }
+}
+
+fn deny_everyone() -> TierRule {
+    TierRule {
+        name: "".into(),
+        action: RuleAction::Deny,
+        matches: closed(RuleAction::Deny),
+    }
 }
 
 /// Namespaces, and pods in them.
@@ -140,27 +202,45 @@ impl ExactSelector {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Subject {
-    namespaces: Option<ExactSelector>,
-    pods: Option<Pods>,
+/// The selectors of a subject's namespaces and pods. Of what cannot be understood, everything.
+fn subject(value: &Value, faults: &mut Vec<Fault>) -> (Selector, Selector) {
+    let field = "spec.subject";
+    let given = value.as_object().into_iter().flatten();
+    let given: Vec<_> = given.filter(|(_, value)| !value.is_null()).collect();
+    match given[..] {
+        [(name, value)] if name == "namespaces" => {
+            let namespaces = part(format!("{field}.{name}"), value, faults);
+            (namespaces, Selector::everything())
+        }
+        [(name, value)] if name == "pods" => {
+            let selector =
+                |part_of: &str| (format!("{field}.{name}.{part_of}"), value.get(part_of));
+            let [namespaces, pods] = ["namespaceSelector", "podSelector"].map(selector);
+            let known = value.as_object().is_some_and(|parts| parts.len() == 2);
+            let both = namespaces.1.zip(pods.1).filter(|_| known);
+            if both.is_none() {
+                let remedy = "write namespaceSelector and podSelector, and nothing else";
+                faults.push(Fault::new(format!("{field}.{name}"), remedy));
+            }
+            let [namespaces, pods] = [namespaces, pods].map(|(field, value)| match value {
+                Some(value) => part(field, value, faults),
+                None => Selector::everything(),
+            });
+            (namespaces, pods)
+        }
+        _ => {
+            let remedy = "write either namespaces or pods; namespaces: {} are all pods";
+            faults.push(Fault::new(field, remedy));
+            (Selector::everything(), Selector::everything())
+        }
+    }
 }
 
-fn subject(value: &Value) -> Result<(Selector, Selector), Fault> {
-    let field = "spec.subject";
-    let Subject { namespaces, pods } = read(field, value)?;
-    match (namespaces, pods) {
-        (Some(selector), None) => {
-            let namespaces = selector.selector(&format!("{field}.namespaces"))?;
-            Ok((namespaces, Selector::everything()))
-        }
-        (None, Some(pods)) => pods.selectors(&format!("{field}.pods")),
-        (Some(_), Some(_)) | (None, None) => Err(Fault::new(
-            field,
-            "write either namespaces or pods; namespaces: {} are all pods",
-        )),
-    }
+/// A selector of a subject, or everything if it cannot be understood.
+fn part(field: String, value: &Value, faults: &mut Vec<Fault>) -> Selector {
+    let read = read::<ExactSelector>(&field, value);
+    let selector = read.and_then(|selector| selector.selector(&field));
+    keep(selector, faults).unwrap_or_default()
 }
 
 /// A rule as it is written. `to` and `from` exclude each other, and so do `protocols` and `ports`.

@@ -1,6 +1,7 @@
 //! Where objects come from: sources read them and tell what is to be applied or deleted.
 
 pub mod api;
+mod closed;
 pub mod core;
 pub mod manifests;
 mod object;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::admin::protocol::SourceStatus;
 use crate::config::SourceSettings;
-use api::{Api, Census, Events, States, Timing};
+use api::{Api, Census, Conditions, Events, States, Timing, Versions};
 use manifests::{Manifests, Skipped};
 pub use object::{Kind, Object, ObjectKey, Origin, Problem};
 
@@ -133,6 +134,22 @@ impl Source {
         }
     }
 
+    /// Where conditions of objects go: to the API server, if the objects are its.
+    pub fn conditions(&self, node: &str) -> Conditions {
+        match self {
+            Source::Folder(_) => Conditions::default(),
+            Source::Api(api) => Conditions::start(Arc::clone(api.link()), node),
+        }
+    }
+
+    /// Where the versions of objects can be asked for.
+    pub fn versions(&self) -> Versions {
+        match self {
+            Source::Folder(_) => Versions::default(),
+            Source::Api(api) => Versions::new(Arc::clone(api.link())),
+        }
+    }
+
     /// What is wrong with what was read.
     pub fn problems(&self) -> Vec<Problem> {
         match self {
@@ -162,4 +179,14 @@ pub enum Change {
     },
     /// The object is gone.
     Delete(ObjectKey),
+}
+
+impl Change {
+    /// The policy that is applied, if it is one.
+    pub fn policy(&self) -> Option<Arc<Object>> {
+        match self {
+            Self::Apply { object, .. } if object.kind().is_policy() => Some(Arc::clone(object)),
+            Self::Apply { .. } | Self::Delete(_) => None,
+        }
+    }
 }

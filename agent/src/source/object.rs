@@ -137,6 +137,32 @@ impl Kind {
         )
     }
 
+    /// True for policies of all tiers.
+    pub const fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Kind::NetworkPolicy
+                | Kind::ClusterNetworkPolicy
+                | Kind::AdminNetworkPolicy
+                | Kind::BaselineAdminNetworkPolicy
+        )
+    }
+
+    /// The kind of policies with this name, in letters of any size, or with this short name of `kubectl`.
+    pub fn policy(name: &str) -> Option<Kind> {
+        let short = |kind: Kind| match kind {
+            Kind::NetworkPolicy => "netpol",
+            Kind::ClusterNetworkPolicy => "cnp",
+            Kind::AdminNetworkPolicy => "anp",
+            Kind::BaselineAdminNetworkPolicy => "banp",
+            _ => "",
+        };
+        Self::ALL.into_iter().find(|&kind| {
+            let known = [kind.name(), short(kind)];
+            kind.is_policy() && known.iter().any(|known| known.eq_ignore_ascii_case(name))
+        })
+    }
+
     /// The kind with this name in this API group, if it is one of these.
     pub fn find(group: &str, name: &str) -> Option<Kind> {
         Self::ALL

@@ -135,14 +135,16 @@ schema! {
         labels: BTreeMap<String, String>,
         /// Annotations.
         annotations: BTreeMap<String, String>,
+        /// Changes with each version of the `spec`.
+        generation: Option<i64>,
         /// When it was created (RFC 3339).
         creation_timestamp: Option<String>,
         /// When its deletion was asked for (RFC 3339).
         deletion_timestamp: Option<String>,
     }
     unused {
-        deletion_grace_period_seconds, finalizers, generate_name, generation,
-        managed_fields, owner_references, self_link,
+        deletion_grace_period_seconds, finalizers, generate_name, managed_fields,
+        owner_references, self_link,
     }
 
     /// A label selector.

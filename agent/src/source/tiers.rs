@@ -1,8 +1,9 @@
 //! Policies of the tiers as they are written: ClusterNetworkPolicy, AdminNetworkPolicy and
 //! BaselineAdminNetworkPolicy (policy.networking.k8s.io).
 //!
-//! Their rules are kept as they came: a rule with a field that nobody knows may mean more or less than
-//! what is known of it, and must be closed, not read without that field.
+//! What they say is kept as it came: a rule with a field that nobody knows may mean more or less than
+//! what is known of it, and must be closed, not read without that field; and a part that has not the form
+//! of its field must not hide the others.
 
 use serde_json::Value;
 
@@ -14,21 +15,9 @@ schema! {
         /// `metadata`.
         metadata: ObjectMeta,
         /// `spec`.
-        spec: TierPolicySpec,
+        spec: Value,
+        /// `status`.
+        status: Value,
     }
-    unused { api_version, kind, status }
-
-    /// The `spec` of such a policy.
-    TierPolicySpec {
-        /// `Admin` or `Baseline`; the other kinds than ClusterNetworkPolicy have their own.
-        tier: Option<String>,
-        /// From 0 to 1000; a BaselineAdminNetworkPolicy has none.
-        priority: Option<i64>,
-        /// The pods it is about.
-        subject: Value,
-        /// Rules for what they receive.
-        ingress: Vec<Value>,
-        /// Rules for what they send.
-        egress: Vec<Value>,
-    }
+    unused { api_version, kind }
 }

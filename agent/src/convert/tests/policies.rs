@@ -226,33 +226,27 @@ fn a_bad_pod_selector_isolates_the_namespace() {
 }
 
 #[test]
-fn a_bad_version_keeps_the_good_one_and_goes_with_the_object() {
+fn a_bad_version_closes_what_the_good_one_allowed_and_goes_with_the_object() {
+    let ports = |world: &World| {
+        let policy = &world.snapshot.policies[&key("p")];
+        let rules = policy.ingress.as_deref().expect("isolated");
+        rules[0].ports.clone()
+    };
     let mut world = World::of(&policy_yaml(
         "{podSelector: {}, ingress: [{ports: [{port: 80}]}]}",
     ));
-    let good = world.snapshot.clone();
+    assert_eq!(ports(&world), Ports::Only(vec![tcp(80, 80)]));
     world.apply(&policy_yaml(
         "{podSelector: {}, ingress: [{ports: [{endPort: 80}]}]}",
     ));
-    assert_eq!(world.snapshot, good);
-    world.delete(Kind::NetworkPolicy, "p");
-    assert!(world.snapshot.policies.is_empty());
-
-    world.apply(&policy_yaml(
-        "{podSelector: {}, ingress: [{ports: [{endPort: 80}]}]}",
-    ));
+    assert_eq!(ports(&world), Ports::Only(Vec::new()));
+    let effect = "its pods are isolated, and what could not be understood allows nothing";
+    assert!(world.problem().contains(effect), "{}", world.problem());
+    assert_eq!(world.converter.take_fresh().len(), 1, "an Event says so");
     world.apply(&policy_yaml(
         "{podSelector: {}, ingress: [{ports: [{endPort: 80}, {port: 81}]}]}",
     ));
-    let rules = world.snapshot.policies[&key("p")]
-        .ingress
-        .clone()
-        .expect("isolated");
-    assert_eq!(
-        rules[0].ports,
-        Ports::Only(vec![tcp(81, 81)]),
-        "of two bad versions the last"
-    );
+    assert_eq!(ports(&world), Ports::Only(vec![tcp(81, 81)]));
     world.delete(Kind::NetworkPolicy, "p");
     assert!(world.snapshot.policies.is_empty());
 }

@@ -246,46 +246,155 @@ fn domain_names_match_nothing_yet() {
     assert!(world.problem().ends_with("(the rule denies everyone)"));
 }
 
+const SOME_RULES: &str = "ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Pass, from: [{namespaces: {}}]}]";
+
+fn with_spec(spec: &str) -> String {
+    format!(
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
+    )
+}
+
 #[test]
-fn a_policy_for_nobody_that_can_be_told_does_not_exist() {
-    for spec in [
-        "{tier: Middle, priority: 1, subject: {namespaces: {}}}",
-        "{priority: 1, subject: {namespaces: {}}}",
-        "{tier: Admin, priority: 1001, subject: {namespaces: {}}}",
-        "{tier: Admin, subject: {namespaces: {}}}",
-        "{tier: Admin, priority: 1, subject: {}}",
-        "{tier: Admin, priority: 1, subject: {machines: {}}}",
+fn a_policy_that_may_be_about_anyone_is_closed_for_all_of_them() {
+    let everything = Selector::everything;
+    let some = || selector("app", "x");
+    for (head, tier, priority, namespaces, pods) in [
+        (
+            "tier: Middle, priority: 1, subject: {namespaces: {}}",
+            Tier::Admin,
+            1,
+            everything(),
+            everything(),
+        ),
+        (
+            "priority: 1, subject: {namespaces: {matchLabels: {app: x}}}",
+            Tier::Admin,
+            1,
+            some(),
+            everything(),
+        ),
+        (
+            "tier: Baseline, priority: 1001, subject: {namespaces: {}}",
+            Tier::Baseline,
+            -1,
+            everything(),
+            everything(),
+        ),
+        (
+            "tier: Admin, priority: high, subject: {namespaces: {}}",
+            Tier::Admin,
+            -1,
+            everything(),
+            everything(),
+        ),
+        (
+            "tier: Admin, subject: {namespaces: {}}",
+            Tier::Admin,
+            -1,
+            everything(),
+            everything(),
+        ),
+        (
+            "tier: Admin, priority: 1, subject: {}",
+            Tier::Admin,
+            1,
+            everything(),
+            everything(),
+        ),
+        (
+            "tier: Admin, priority: 1, subject: 3",
+            Tier::Admin,
+            1,
+            everything(),
+            everything(),
+        ),
+        (
+            "tier: Admin, priority: 1, subject: {machines: {}}",
+            Tier::Admin,
+            1,
+            everything(),
+            everything(),
+        ),
+        (
+            "tier: Admin, priority: 1, subject: {namespaces: {matchLabels: 3}}",
+            Tier::Admin,
+            1,
+            everything(),
+            everything(),
+        ),
+        (
+            "tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {oops: 1}, podSelector: {matchLabels: {app: x}}}}",
+            Tier::Admin,
+            1,
+            everything(),
+            some(),
+        ),
+        (
+            "tier: Admin, priority: 1, subject: {pods: {podSelector: {matchLabels: {app: x}}}}",
+            Tier::Admin,
+            1,
+            everything(),
+            some(),
+        ),
     ] {
-        let yaml = format!(
-            "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: p}}\nspec: {spec}\n"
+        // What was in force before is what nobody means any more.
+        let mut world = cluster("Admin", "egress: []");
+        world.apply(&with_spec(&format!("{{{head}, {SOME_RULES}}}")));
+        let policy = only(&world, ClusterPolicyKind::Cluster);
+        assert_eq!((policy.tier, policy.priority), (tier, priority), "{head}");
+        assert_eq!(
+            (&policy.namespaces, &policy.pods),
+            (&namespaces, &pods),
+            "{head}"
         );
-        let world = World::of(&yaml);
+        let [accept, pass] = &policy.ingress[..] else {
+            panic!("{head}: {:?}", policy.ingress);
+        };
+        let nobody = Peers::Only(Vec::new());
+        assert_eq!(
+            (accept.action, &accept.matches.peers),
+            (RuleAction::Accept, &nobody)
+        );
+        assert_eq!(pass.action, RuleAction::Deny, "{head}");
+        assert!(matches!(&pass.matches.peers, Peers::Only(peers) if peers.len() == 1));
+        let said = world.problem();
         assert!(
-            world
-                .problem()
-                .ends_with("(the object does not exist for the agent)"),
-            "{}",
-            world.problem()
+            said.ends_with("accept match nothing, and all others deny)"),
+            "{said}"
         );
+        assert_eq!(world.converter.take_fresh().len(), 1, "an Event says so");
+        world.delete(Kind::ClusterNetworkPolicy, "p");
         assert!(world.snapshot.cluster_policies.is_empty());
     }
 }
 
 #[test]
-fn a_version_that_cannot_be_read_leaves_the_one_before() {
-    let mut world = cluster("Admin", "ingress: []");
-    world.apply(
-        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\n\
-         spec: {tier: Admin, priority: 1, subject: {}}\n",
+fn rules_that_are_no_list_deny_everyone_in_their_direction() {
+    let world = World::of(&with_spec(
+        "{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: none, \
+         egress: [{action: Accept, to: [{namespaces: {}}]}]}",
+    ));
+    let policy = only(&world, ClusterPolicyKind::Cluster);
+    assert_eq!(policy.ingress.len(), 1);
+    assert_eq!(
+        (policy.ingress[0].action, &policy.ingress[0].matches.peers),
+        (RuleAction::Deny, &Peers::Any)
     );
+    assert_eq!(policy.egress[0].action, RuleAction::Accept);
     assert!(
         world
             .problem()
-            .ends_with("(the version read before stays in force)")
+            .ends_with("(everyone is denied in this direction)")
     );
-    assert_eq!(only(&world, ClusterPolicyKind::Cluster).priority, 7);
-    world.delete(Kind::ClusterNetworkPolicy, "p");
-    assert!(world.snapshot.cluster_policies.is_empty());
+    let world = World::of(&with_spec("[]"));
+    let policy = only(&world, ClusterPolicyKind::Cluster);
+    assert_eq!((policy.ingress.len(), policy.egress.len()), (1, 1));
+}
+
+#[test]
+fn a_field_that_nobody_knows_is_told() {
+    let world = cluster("Admin", "ingres: []");
+    assert!(world.problem().starts_with("spec.ingres: unknown field"));
 }
 
 #[test]

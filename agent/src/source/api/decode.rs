@@ -6,9 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::source::core::{NetworkPolicy, NetworkPolicySpec};
-use crate::source::schema::{LabelSelector, ObjectMeta};
-use crate::source::{Kind, Object};
+use crate::source::schema::ObjectMeta;
+use crate::source::{Kind, Object, ObjectKey, closed};
 
 /// What a line of a watch says.
 #[derive(Debug)]
@@ -59,8 +58,8 @@ pub struct Bad {
     pub identity: Identity,
     /// Why.
     pub message: String,
-    /// Of a NetworkPolicy: one for the same pods that allows nothing.
-    pub closed: Option<Box<NetworkPolicy>>,
+    /// Of a policy: what stands in for it.
+    pub closed: Option<Object>,
 }
 
 /// What an object is known by.
@@ -269,52 +268,24 @@ fn malformed(kind: Kind, text: &[u8], error: &str) -> Result<Event, String> {
 }
 
 fn bad(kind: Kind, identity: Identity, message: String, text: impl FnOnce() -> Vec<u8>) -> Bad {
-    let closed = (kind == Kind::NetworkPolicy).then(|| Box::new(closed_policy(&identity, &text())));
+    let closed = kind.is_policy().then(|| {
+        let spec: Option<Specified> = serde_json::from_slice(&text()).ok();
+        let spec = spec.map(|read| read.spec).unwrap_or_default();
+        let key = ObjectKey::new(kind, Some(&identity.namespace), &identity.name);
+        closed::policy(&key, spec)
+    });
     Bad {
         identity,
         message,
-        closed,
+        closed: closed.flatten(),
     }
 }
 
-/// A policy for the pods of one that cannot be read, which allows nothing.
-fn closed_policy(identity: &Identity, text: &[u8]) -> NetworkPolicy {
-    #[derive(Deserialize)]
-    struct Selecting {
-        spec: Selector,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Selector {
-        pod_selector: LabelSelector,
-    }
-    #[derive(Deserialize)]
-    struct Directed {
-        spec: Directions,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Directions {
-        policy_types: Vec<String>,
-    }
-    let selecting: Option<Selecting> = serde_json::from_slice(text).ok();
-    let directed: Option<Directed> = serde_json::from_slice(text).ok();
-    let both = || vec!["Ingress".to_owned(), "Egress".to_owned()];
-    NetworkPolicy {
-        metadata: ObjectMeta {
-            name: Some(identity.name.clone()),
-            namespace: Some(identity.namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        spec: NetworkPolicySpec {
-            pod_selector: selecting
-                .map(|read| read.spec.pod_selector)
-                .unwrap_or_default(),
-            policy_types: directed.map_or_else(both, |read| read.spec.policy_types),
-            ..NetworkPolicySpec::default()
-        },
-        ..NetworkPolicy::default()
-    }
+/// Only what an object asks for.
+#[derive(Deserialize, Default)]
+struct Specified {
+    #[serde(default)]
+    spec: serde_json::Value,
 }
 
 fn identity_of(object: &Object) -> Identity {

@@ -13,14 +13,13 @@ use std::time::Duration;
 use dataplane_model::compile::Notice;
 use http::Method;
 use http_body_util::{BodyExt, Limited};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::link::{Link, broken};
-use super::{Failure, kinds};
+use super::{Failure, object};
 use crate::source::{Kind, ObjectKey, Problem};
 use journal::{Journal, Post};
 
@@ -34,8 +33,8 @@ const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 const CONTROLLER: &str = "sluice.dev/agent";
 /// The longest note and reporting instance that the API server takes, in bytes.
 const LONGEST: (usize, usize) = (1_024, 128);
-/// A list of one object is at most so long.
-const LONGEST_LIST: usize = 4 << 20;
+/// An answer is at most so long.
+const LONGEST_ANSWER: usize = 4 << 20;
 /// Where Events on objects without a namespace are.
 const NO_NAMESPACE: &str = "default";
 
@@ -229,7 +228,7 @@ impl Poster {
     ) -> Result<(), Failure> {
         let body = body.to_string().into_bytes();
         let sent = self.link.send(method, path, form, body, PATIENCE).await;
-        let body = Limited::new(sent?.into_body(), LONGEST_LIST).collect();
+        let body = Limited::new(sent?.into_body(), LONGEST_ANSWER).collect();
         match tokio::time::timeout(PATIENCE, body).await {
             Err(_) => Err(Failure::Stalled),
             Ok(Err(error)) => Err(broken(&*error)),
@@ -237,40 +236,14 @@ impl Poster {
         }
     }
 
-    /// The object's uid, by which `kubectl describe` finds its Events. The agent may list objects and get
-    /// none; a Node's Events name it by its name, as the kubelet's do.
-    async fn uid(&self, object: &ObjectKey) -> Option<String> {
-        if object.kind == Kind::Node {
-            return Some(object.name.clone());
+    /// The object's uid, by which `kubectl describe` finds its Events. A Node's Events name it by its
+    /// name, as the kubelet's do.
+    async fn uid(&self, of: &ObjectKey) -> Option<String> {
+        if of.kind == Kind::Node {
+            return Some(of.name.clone());
         }
-        let all = kinds::path(object.kind);
-        let (base, plural) = all.rsplit_once('/')?;
-        let ObjectKey {
-            namespace, name, ..
-        } = object;
-        let path =
-            format!("{base}/namespaces/{namespace}/{plural}?fieldSelector=metadata.name%3D{name}");
-        let answer = self.link.get(&path, PATIENCE).await.ok()?;
-        let body = Limited::new(answer.into_body(), LONGEST_LIST).collect();
-        let body = tokio::time::timeout(PATIENCE, body).await.ok()?.ok()?;
-        let list: List = serde_json::from_slice(&body.to_bytes()).ok()?;
-        list.items.into_iter().next()?.metadata.uid
+        object::metadata(&self.link, of).await.ok()??.uid
     }
-}
-
-#[derive(Deserialize)]
-struct List {
-    items: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    metadata: Metadata,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    uid: Option<String>,
 }
 
 fn path(namespace: &str) -> String {

@@ -13,7 +13,7 @@ use super::ledger::Ledger;
 use super::memory::Memory;
 use super::state::States;
 use crate::source::core::EndpointSlice;
-use crate::source::{Change, Kind, Object, ObjectKey, Problem};
+use crate::source::{Change, Kind, Object, ObjectKey, Problem, closed};
 
 /// The objects of a kind, and what they become.
 #[derive(Debug)]
@@ -141,13 +141,14 @@ impl Intake {
         } = &bad.identity;
         let known = self.ledger.keep(namespace, name);
         let key = ObjectKey::new(self.kind, Some(namespace), name);
-        let effect = match (known, bad.closed) {
-            (true, _) => "the version read before stays in force",
-            (false, None) => "the object does not exist for the agent",
-            (false, Some(policy)) => {
-                self.pass(Object::NetworkPolicy(policy), changes);
-                "until it can be read, it allows its pods nothing"
+        let effect = match (bad.closed, known) {
+            (Some(policy), _) => {
+                let effect = closed::effect(&policy);
+                self.pass(policy, changes);
+                effect
             }
+            (None, true) => "the version read before stays in force",
+            (None, false) => "the object does not exist for the agent",
         };
         let problem = Problem {
             origin: ORIGIN,

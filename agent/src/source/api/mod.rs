@@ -3,6 +3,7 @@
 
 mod access;
 mod census;
+mod conditions;
 mod decode;
 mod dial;
 mod discover;
@@ -15,6 +16,7 @@ mod ledger;
 mod lines;
 mod link;
 mod memory;
+mod object;
 mod state;
 mod watch;
 
@@ -31,10 +33,12 @@ use tracing::debug;
 
 pub use access::{Access, Error};
 pub use census::Census;
+pub use conditions::Conditions;
 pub use events::{Events, Told};
 use follow::{Follower, Message};
 pub use kinds::plural;
 pub use link::Link;
+pub use object::Versions;
 pub use state::{Phase, State, States};
 pub use watch::Timing;
 

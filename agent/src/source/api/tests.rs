@@ -1,5 +1,6 @@
 //! The source before a scripted server that does what a real one does seldom or never.
 
+mod conditions;
 mod events;
 mod faults;
 mod lists;

@@ -4,9 +4,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::split;
-use crate::source::core::{NetworkPolicy, NetworkPolicySpec};
-use crate::source::schema::{LabelSelector, ObjectMeta};
-use crate::source::{Kind, Object, ObjectKey};
+use crate::source::{Kind, Object, ObjectKey, closed};
 use crate::yaml::{Fault, Node, Read};
 
 /// What a document is.
@@ -38,9 +36,8 @@ pub struct Bad {
     pub field: String,
     /// What is wrong.
     pub message: String,
-    /// For a NetworkPolicy: one that selects the same pods, or all of its namespace, and allows
-    /// nothing. A policy that cannot be read never means that there is none.
-    pub closed: Option<Box<NetworkPolicy>>,
+    /// For a policy: what stands in for it. A policy that cannot be read never means that there is none.
+    pub closed: Option<Object>,
 }
 
 /// The objects of a YAML stream; a JSON file is one with one document.
@@ -174,9 +171,11 @@ fn decode_object(
         Err(fault) => {
             let mut decoded = place.bad(Some(key.clone()), &fault);
             if let Content::Bad(bad) = &mut decoded.content
-                && kind == Kind::NetworkPolicy
+                && kind.is_policy()
             {
-                bad.closed = Some(Box::new(closed_policy(node, &key)));
+                let spec = node.get("spec").map(Node::read::<serde_json::Value>);
+                let spec = spec.and_then(Result::ok).map(|read| read.value);
+                bad.closed = closed::policy(&key, spec.unwrap_or_default());
             }
             decoded
         }
@@ -242,28 +241,6 @@ fn read_object(node: &Node, kind: Kind) -> Result<(Object, Vec<String>), Fault> 
         Kind::UdpRoute => one(node, Object::UdpRoute),
         Kind::VirtualService => one(node, Object::VirtualService),
         Kind::DestinationRule => one(node, Object::DestinationRule),
-    }
-}
-
-/// A policy for the pods of one that cannot be read, which allows nothing.
-fn closed_policy(node: &Node, key: &ObjectKey) -> NetworkPolicy {
-    let spec = node.get("spec");
-    let part = |name: &str| spec.and_then(|spec| spec.get(name));
-    let pod_selector = part("podSelector").and_then(|node| node.read::<LabelSelector>().ok());
-    let both = || vec!["Ingress".to_owned(), "Egress".to_owned()];
-    let types = part("policyTypes").and_then(|node| node.read::<Vec<String>>().ok());
-    NetworkPolicy {
-        metadata: ObjectMeta {
-            name: Some(key.name.clone()),
-            namespace: Some(key.namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        spec: NetworkPolicySpec {
-            pod_selector: pod_selector.map(|read| read.value).unwrap_or_default(),
-            policy_types: types.map_or_else(both, |read| read.value),
-            ..NetworkPolicySpec::default()
-        },
-        ..NetworkPolicy::default()
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::decode::{self, Bad, Content, Decoded};
-use crate::source::{Change, Object, ObjectKey, Origin, Problem};
+use crate::source::{Change, Object, ObjectKey, Origin, Problem, closed};
 
 /// The files and the objects in force.
 ///
@@ -325,27 +325,19 @@ impl File {
             Some(key) if self.objects.contains_key(key) => {
                 "the other version in this file is in force"
             }
-            Some(key) => match (old.objects.get(key), &bad.closed) {
-                (Some(held), None) => {
+            Some(key) => match (&bad.closed, old.objects.get(key)) {
+                (Some(policy), _) => {
+                    let held = Held {
+                        object: Arc::new(policy.clone()),
+                        line,
+                        closed: true,
+                    };
+                    self.objects.insert(key.clone(), held);
+                    closed::effect(policy)
+                }
+                (None, Some(held)) => {
                     self.objects.insert(key.clone(), held.clone());
                     "the version read before stays in force"
-                }
-                (Some(held), Some(_)) if !held.closed => {
-                    self.objects.insert(key.clone(), held.clone());
-                    "the version read before stays in force"
-                }
-                (_, Some(policy)) => {
-                    let object = Arc::new(Object::NetworkPolicy(policy.clone()));
-                    let closed = true;
-                    self.objects.insert(
-                        key.clone(),
-                        Held {
-                            object,
-                            line,
-                            closed,
-                        },
-                    );
-                    "until it can be read, it allows its pods nothing"
                 }
                 (None, None) => "the document has no effect",
             },

@@ -103,6 +103,17 @@ pub fn read_once(root: &Path) -> Result<Contents, Error> {
     })
 }
 
+/// What one file with this text would hold.
+pub fn read_text(path: &Path, text: &str) -> Contents {
+    let mut folder = Folder::default();
+    folder.take(&Parsed::new(path, text.as_bytes()));
+    Contents {
+        changes: folder.drain(),
+        problems: folder.problems(),
+        skipped: folder.skipped(),
+    }
+}
+
 impl Manifests {
     /// Starts watching a folder; what it holds now is the first answer of [`Self::next`].
     ///
@@ -293,13 +304,11 @@ fn files(root: &Path) -> Result<BTreeMap<PathBuf, Signature>, Error> {
 /// Documents for tests.
 #[cfg(test)]
 pub mod fixture {
-    use super::{Change, Folder, Parsed, Path};
+    use super::{Change, Path, read_text};
 
     /// The changes that a file with this text makes.
     pub fn changes(path: &Path, text: &str) -> Vec<Change> {
-        let mut folder = Folder::default();
-        folder.take(&Parsed::new(path, text.as_bytes()));
-        folder.drain()
+        read_text(path, text).changes
     }
 }
 

@@ -3,8 +3,15 @@
 use super::*;
 
 fn services(first: Vec<String>) -> impl FnMut(&str) -> Option<Answer> + Send + 'static {
+    streamed("/api/v1/services?", first)
+}
+
+fn streamed(
+    path: &'static str,
+    first: Vec<String>,
+) -> impl FnMut(&str) -> Option<Answer> + Send + 'static {
     move |target| {
-        let mine = target.starts_with("/api/v1/services?") && is_stream(target);
+        let mine = target.starts_with(path) && is_stream(target);
         mine.then(|| Answer::Open(first.clone()))
     }
 }
@@ -70,6 +77,31 @@ async fn a_bad_object_is_forgotten_when_it_is_corrected_or_deleted() {
         .await;
     assert_eq!(world.objects["Service n/a"], "4");
     assert_eq!(world.api.problems(), []);
+}
+
+#[tokio::test]
+async fn a_policy_that_cannot_be_read_replaces_the_one_before() {
+    let policy = |ty: &str, version: u32, spec: &str| {
+        format!(
+            r#"{{"type":"{ty}","object":{{"kind":"NetworkPolicy","metadata":{{"name":"p","namespace":"n","resourceVersion":"{version}"}},"spec":{spec}}}}}"#
+        ) + "\n"
+    };
+    let lines = vec![
+        bookmark(1, true),
+        policy("ADDED", 2, r#"{"podSelector":{},"ingress":[{}]}"#),
+        policy("MODIFIED", 3, r#"{"podSelector":{},"ingress":3}"#),
+    ];
+    let path = "/apis/networking.k8s.io/v1/networkpolicies?";
+    let mut world = World::new(streamed(path, lines)).await;
+    let closed = |world: &World| {
+        let problems = world.api.problems();
+        problems
+            .iter()
+            .any(|problem| problem.effect.contains("allows its pods nothing"))
+    };
+    world
+        .until("the stand-in", |w| closed(w) && w.changes.len() == 2)
+        .await;
 }
 
 #[tokio::test]

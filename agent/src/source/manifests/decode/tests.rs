@@ -102,6 +102,9 @@ fn an_unreadable_policy_is_closed() {
     else {
         panic!("{found:?}");
     };
+    let Object::NetworkPolicy(closed) = closed else {
+        panic!("{closed:?}");
+    };
     let spec = &closed.spec;
     assert_eq!(spec.pod_selector.match_labels["app"], "x");
     assert_eq!(spec.policy_types, ["Ingress"]);
@@ -126,7 +129,13 @@ fn an_unreadable_selector_closes_the_namespace() {
     else {
         panic!("{found:?}");
     };
+    let Object::NetworkPolicy(closed) = closed else {
+        panic!("{closed:?}");
+    };
     let spec = &closed.spec;
-    assert_eq!(spec.pod_selector, LabelSelector::default());
+    assert_eq!(
+        spec.pod_selector,
+        crate::source::schema::LabelSelector::default()
+    );
     assert_eq!(spec.policy_types.len(), 2);
 }
