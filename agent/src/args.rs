@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{DEFAULT_BPFFS, DEFAULT_CNI_BIN, DEFAULT_CNI_CONF, DEFAULT_SOCKET};
 use crate::kubeproxy::Flags;
+pub use policy::{ExplainArgs, PolicyCommand, WaitArgs};
+
+mod policy;
 
 /// An eBPF dataplane for Kubernetes nodes.
 #[derive(Debug, Parser)]
@@ -38,9 +41,9 @@ pub enum Command {
     Service(ServiceCommand),
     /// Check that this host can run Sluice, or, with --services, that Services answer.
     Check(CheckArgs),
-    /// Policies and the pods of this node that they select.
+    /// Policies: what is in force, and why.
     #[command(subcommand)]
-    Policy(ListCommand),
+    Policy(PolicyCommand),
     /// Flows that are tracked.
     #[command(subcommand)]
     Conntrack(ConntrackCommand),
@@ -71,13 +74,6 @@ pub enum ConfigCommand {
         #[command(flatten)]
         agent: Box<AgentArgs>,
     },
-}
-
-/// Commands of things that can only be listed.
-#[derive(Debug, Subcommand)]
-pub enum ListCommand {
-    /// List them.
-    List(OutputArgs),
 }
 
 /// Commands about the CNI plugin.
@@ -166,6 +162,7 @@ pub enum Output {
     /// More columns, where there are more.
     Wide,
     /// JSON.
+    #[value(alias = "jsonl")]
     Json,
     /// YAML.
     Yaml,
@@ -183,6 +180,12 @@ pub struct FlowArgs {
     /// Only flows from or to this pod, as NAME or NAMESPACE/NAME.
     #[arg(long, value_name = "POD")]
     pub pod: Option<String>,
+    /// Only flows from or to a pod of this namespace.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Only what was dropped for this reason, as in `policy-ingress`.
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
     /// How to print: JSON is one object a line.
     #[command(flatten)]
     pub output: OutputArgs,

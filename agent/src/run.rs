@@ -34,10 +34,11 @@ use crate::metrics::Metrics;
 use crate::netlink::{self, NetEvent};
 use crate::observe::conntrack::{Census, Sweeper};
 use crate::observe::events::Hub;
+use crate::observe::policies::InForce;
 use crate::observe::sample::Sampler;
 use crate::serve;
 use crate::sockets::Ender;
-use crate::source::api::{self, Events, Told};
+use crate::source::api::{self, Conditions, Events, Told};
 use crate::source::{Batch, Source};
 use cni::Waiting;
 pub use devices::{Devices, Uplink};
@@ -84,18 +85,21 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
         dataplane.detach_cgroup()?;
     }
     let net = netlink::watch(netlink_settings(&settings, &dataplane)).await?;
-    let metrics = Arc::new(Metrics::new());
+    let policies = InForce::default();
+    let metrics = Arc::new(Metrics::new(policies.clone()));
     let (publisher, published) = Publisher::new(Arc::clone(&metrics));
     let sweeper = Sweeper::new(dataplane.maps(), hz, Arc::clone(&metrics))?;
     let census = sweeper.census();
     let maps = dataplane.maps().clone();
     let events = source.events(&settings.node_name);
+    let conditions = source.conditions(&settings.node_name);
     let sources = serve::Sources {
         health: published.health,
         checks: published.checks,
         sampler: Sampler::new(maps, published.maps, Arc::clone(&census), source.states()),
         metrics,
         events: events.clone(),
+        policies: policies.clone(),
     };
     serve::start(&settings, sources).await?;
     adjust_oom_score(&settings);
@@ -119,10 +123,12 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
         converter: Converter::default(),
         source,
         events,
+        conditions,
         naming,
         census,
         ender,
         publisher,
+        policies,
         started: Instant::now(),
         reload: tokio::spawn(reload.changed()),
         settings,
@@ -207,6 +213,8 @@ fn node(settings: &Settings) -> NodeConfig {
         nodeport_not_at_loopback: !settings.localhost_node_ports,
         masquerade_all: settings.masquerade_all,
         pod_ranges: settings.cluster_cidrs.clone(),
+        police_node_egress: settings.police_node_egress,
+        police_hairpin: settings.police_hairpin,
         slices_only: matches!(settings.source, SourceSettings::Api(_)),
         ..NodeConfig::default()
     }
@@ -248,12 +256,14 @@ struct Agent {
     converter: Converter,
     source: Source,
     events: Events,
+    conditions: Conditions,
     naming: Naming,
     census: Arc<Census>,
     ender: Ender,
     publisher: Publisher,
     attachments: Attachments,
     waiting: Vec<Waiting>,
+    policies: InForce,
     started: Instant,
     /// Ends when the settings file asks for other settings.
     reload: JoinHandle<()>,
@@ -303,6 +313,7 @@ impl Agent {
         }
         if Instant::now() >= self.engine.work_at() && self.engine.reconcile() {
             self.ender.end(self.engine.take_gone());
+            self.settle_policies();
             self.publisher.reconciled(&self.engine);
             let fresh = self.engine.take_fresh();
             (fresh.iter().filter_map(Told::of_notice)).for_each(|told| self.events.tell(told));
@@ -325,10 +336,16 @@ impl Agent {
     fn on_batch(&mut self, batch: Batch) {
         for change in batch.changes {
             self.publisher.read(&change);
+            self.policies.read(&change);
+            let policy = change.policy();
             for event in self.converter.convert(change) {
                 let event = self.attachments.complete(event);
                 self.publisher.seen(&event, self.engine.snapshot());
                 self.engine.fold_from(event, batch.received, SETTLE);
+            }
+            if let Some(policy) = policy {
+                let problems = self.converter.problems_of(&policy.key());
+                self.conditions.see(&policy, problems);
             }
         }
         let fresh = self.converter.take_fresh();
@@ -336,6 +353,14 @@ impl Agent {
         for kind in batch.in_sync {
             self.engine
                 .fold_from(Event::InSync(kind), batch.received, SETTLE);
+        }
+        // What changes nothing is in force at once.
+        self.settle_policies();
+    }
+
+    fn settle_policies(&self) {
+        if self.settings.policy && self.engine.state().is_policy_in_force() {
+            self.policies.settled();
         }
     }
 
@@ -409,6 +434,7 @@ impl Agent {
             uptime: self.started.elapsed(),
             names,
             tracked: self.census.entries(),
+            policies: &self.policies,
             hz: self.hz,
         };
         let reply = question.reply;

@@ -63,6 +63,8 @@ mod udp;
 #[cfg(test)]
 mod weights;
 #[cfg(test)]
+mod why;
+#[cfg(test)]
 mod world;
 #[cfg(test)]
 mod xdp;

@@ -296,3 +296,33 @@ fn status_tells_what_is_in_force() {
         "{flows}"
     );
 }
+
+#[test]
+fn a_pod_of_a_namespace_that_ends_stays_isolated_over_a_restart() {
+    let mut world = world();
+    let mut held = pod("held", 1, &[("app", "web")]);
+    held.namespace = Some("team".to_owned());
+    world.plane.run(held).unwrap();
+    let to = at(world.plane.pod("held").addrs(), TCP);
+    let client = world.client(1);
+    world.yaml(&policy("shut", DENY_INGRESS).replace("name: shut", "name: shut, namespace: team"));
+    for to in to {
+        assert!(client.eventually_fails(to).is_timeout());
+    }
+    // The namespace ends and its policy is gone, while no agent sees it.
+    world.plane.agents[0].kill().unwrap();
+    world.yaml(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: team, deletionTimestamp: '2026-01-01T00:00:00Z'}\n",
+    );
+    world.plane.delete_object("NetworkPolicy", "shut").unwrap();
+    world.plane.agents[0].start().unwrap();
+    for to in to {
+        let failure = client.try_get(to).unwrap_err();
+        assert!(failure.is_timeout(), "{to}: {failure}");
+    }
+    let notices = world.plane.agents[0].status().unwrap()["notices"].to_string();
+    assert!(
+        notices.contains("Namespace team: policies that isolated the pod held"),
+        "{notices}"
+    );
+}

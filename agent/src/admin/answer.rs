@@ -1,30 +1,35 @@
 //! Answers to requests, from the agent's state and the maps.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane_common::abi::{Addr4, Addr6, name, scope, service_flags};
+use dataplane_common::abi::{name, scope};
 use dataplane_model::eval;
-use dataplane_model::snapshot::ObjectKey;
-use dataplane_model::tables::{Family, MapId};
+use dataplane_model::snapshot::{ObjectKey, Protocol};
+use dataplane_model::store::read_services;
+use dataplane_model::tables::MapId;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::explain::{self, ServiceDetail};
-use super::names::{Names, protocol};
+use super::frontends;
+use super::names::Names;
 use super::policies::policies;
 use super::protocol::{
-    Attachments, Backend, Class, Conntrack, Frontend, MapUse, Plans, PodDevice, Request, Response,
-    Status, Tracked,
+    Attachments, Conntrack, MapUse, Plans, PodDevice, Request, Response, Status, Tracked,
 };
+use super::verify::Verification;
+use super::wait::{self, PolicyOnNode, PolicyState};
+use super::why::{self, Explain, Known, Who};
 use crate::bpf::{Dataplane, Jiffies, Maps};
 use crate::config::Settings;
 use crate::convert::Converter;
+use crate::observe::policies::InForce;
 use crate::observe::{conntrack, drops};
 use crate::run::{Devices, Engine};
-use crate::source::Source;
+use crate::source::{ObjectKey as SourceKey, Source};
 
 /// The agent's state.
 pub struct View<'a> {
@@ -46,6 +51,8 @@ pub struct View<'a> {
     pub names: Arc<Names>,
     /// Entries of the tables of flows: IPv4, IPv6, as last counted.
     pub tracked: [u64; 2],
+    /// Policies in force.
+    pub policies: &'a InForce,
     /// Jiffies per second.
     pub hz: u32,
 }
@@ -66,13 +73,35 @@ pub fn answer(view: &View<'_>, request: &Request) -> Answer {
             later(|| status)
         }
         Request::Services => {
-            let services = view.services(None);
-            later(|| Ok(services))
+            let (store, names) = (view.engine.store().clone(), Arc::clone(&view.names));
+            later(move || {
+                let tables = read_services(&store).map_err(|error| error.to_string())?;
+                Ok(frontends::of_tables(&tables, &names))
+            })
         }
         Request::Service { namespace, name } => Answer::Now(pack(view.service(namespace, name))),
         Request::Policies => {
             let policies = policies(view.engine.snapshot());
             later(|| Ok(policies))
+        }
+        Request::Explain(asked) => {
+            let (known, asked) = (view.known(asked), asked.clone());
+            later(move || why::explain(known?, &asked))
+        }
+        Request::Policy { policy } => {
+            let (state, policy) = (view.policy(policy), policy.clone());
+            let asked = view.source.versions();
+            later(move || {
+                let generation = asked.of(&policy).map_err(|failure| failure.to_string())?;
+                Ok(PolicyState {
+                    generation,
+                    ..state
+                })
+            })
+        }
+        Request::Verify => {
+            let verification = view.verification();
+            later(move || verification?.run())
         }
         Request::Conntrack { limit } => {
             let (maps, names) = (view.dataplane.maps().clone(), Arc::clone(&view.names));
@@ -133,6 +162,79 @@ impl View<'_> {
                 .map(ToString::to_string)
                 .collect(),
             skipped: self.source.skipped(),
+        })
+    }
+
+    /// A policy as it is in force here.
+    fn policy(&self, policy: &SourceKey) -> PolicyState {
+        let (others, alone) = match wait::others(self.engine.snapshot(), self.settings) {
+            Ok(others) => (others, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
+        let problems = self.converter.problems_of(policy);
+        PolicyState {
+            here: PolicyOnNode {
+                node: self.settings.node_name.clone(),
+                generation: self.policies.generation(policy),
+            },
+            generation: None,
+            others,
+            alone,
+            problems: problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// What is needed to compare the maps with the policies.
+    fn verification(&self) -> Result<Verification, String> {
+        if !self.settings.policy {
+            return Err("the setting policy is off: nothing is enforced".to_owned());
+        }
+        let state = self.engine.state();
+        if !state.is_policy_in_force() {
+            let pending = self.engine.history().pending.as_deref();
+            let why = pending.unwrap_or("ask again");
+            return Err(format!("not all that is known is in force yet: {why}"));
+        }
+        Ok(Verification {
+            snapshot: self.engine.snapshot().of_policy(),
+            store: self.engine.store().clone(),
+            epoch: state.epoch(),
+            names: Arc::clone(&self.names),
+        })
+    }
+
+    /// What an explanation needs.
+    fn known(&self, asked: &Explain) -> Result<Known, String> {
+        let protocol = Protocol::ALL
+            .into_iter()
+            .find(|one| one.name() == asked.protocol);
+        let port = asked.port.as_ref().and_then(|port| port.parse().ok());
+        if let (Who::Address(ip), Some(port), Some(protocol)) = (&asked.to, port, protocol) {
+            let services = self.engine.state().services();
+            let serving = eval::serving(services, *ip, port, protocol.number(), scope::INTERNAL);
+            if let Some(serving) = serving {
+                let name = self.names.frontend(serving.service.frontend);
+                let backends = serving.backends.iter();
+                let backends = backends.map(|one| SocketAddr::new(one.addr, one.port));
+                let target = SocketAddr::new(*ip, port);
+                let backends: Vec<_> = backends.collect();
+                return Err(why::of_frontend(
+                    target,
+                    &name.unwrap_or_default(),
+                    &backends,
+                ));
+            }
+        }
+        let mut notes = Vec::new();
+        if !self.settings.policy {
+            notes.push("the setting policy is off: nothing is enforced".to_owned());
+        }
+        if let Some(pending) = &self.engine.history().pending {
+            notes.push(format!("changes are not in force yet: {pending}"));
+        }
+        Ok(Known {
+            snapshot: self.engine.snapshot().of_policy(),
+            notes,
         })
     }
 
@@ -237,8 +339,8 @@ impl View<'_> {
 
     fn service(&self, namespace: &str, name: &str) -> Result<ServiceDetail, String> {
         let key = ObjectKey::new(namespace, name);
-        let frontends = self.services(Some(&key));
         let (snapshot, services) = (self.engine.snapshot(), self.engine.state().services());
+        let frontends = frontends::of_service(services, &self.names, &key);
         let detail = explain::explain(snapshot, services, &self.names, &key, frontends);
         let mut detail = detail.ok_or_else(|| {
             format!("there is no Service {key}: name its namespace with -n, and see `sluice service list`")
@@ -258,43 +360,6 @@ impl View<'_> {
         detail.written_secs_ago = history.last.map(|at| at.elapsed().as_secs());
         Ok(detail)
     }
-
-    /// The frontends of a Service, or of all.
-    fn services(&self, of: Option<&ObjectKey>) -> Vec<Frontend> {
-        let mut list = Vec::new();
-        self.frontends::<Addr4>(of, &mut list);
-        self.frontends::<Addr6>(of, &mut list);
-        list.sort_by(|a, b| {
-            (&a.service, &a.frontend, &a.scope).cmp(&(&b.service, &b.frontend, &b.scope))
-        });
-        list
-    }
-
-    fn frontends<A: Family>(&self, of: Option<&ObjectKey>, list: &mut Vec<Frontend>) {
-        let services = self.engine.state().services();
-        for (key, value) in services.frontends::<A>() {
-            let name = self.names.frontend(value.frontend).unwrap_or_default();
-            if of.is_some_and(|service| !explain::is_of(&name, service)) {
-                continue;
-            }
-            let (ip, port) = (key.addr.to_ip(), key.port.number());
-            let Some(serving) = eval::serving(services, ip, port, key.proto, key.scope) else {
-                continue;
-            };
-            list.push(Frontend {
-                service: name,
-                frontend: format!(
-                    "{}/{}",
-                    std::net::SocketAddr::new(ip, port),
-                    protocol(key.proto)
-                ),
-                scope: scope::name(key.scope).to_owned(),
-                classes: classes(&serving, &self.names),
-                affinity_secs: value.affinity_secs,
-                flags: flags(value.flags),
-            });
-        }
-    }
 }
 
 /// The flows that live, at most `limit` if it is not 0.
@@ -311,38 +376,8 @@ fn flows(maps: &Maps, names: &Names, limit: usize, hz: u32) -> Result<Conntrack,
     })
 }
 
-fn classes(serving: &eval::Serving, names: &Names) -> Vec<Class> {
-    let class = |share: f64, backends, dropped| Class {
-        percent: (share * 10_000.0).round() / 100.0,
-        backends,
-        dropped,
-    };
-    let served = serving.backends.iter().map(|share| {
-        let backend = Backend {
-            address: std::net::SocketAddr::new(share.addr, share.port).to_string(),
-            pod: names.owner(share.addr),
-            local: names.is_local(share.addr),
-        };
-        class(share.share, vec![backend], false)
-    });
-    let unserved = [(serving.refused, false), (serving.dropped, true)];
-    let unserved = unserved.into_iter().filter(|(share, _)| *share > 0.0);
-    let unserved = unserved.map(|(share, dropped)| class(share, Vec::new(), dropped));
-    served.chain(unserved).collect()
-}
-
-fn flags(bits: u16) -> Vec<String> {
-    let known = [
-        (service_flags::DROP_IF_EMPTY, "drop-if-empty"),
-        (service_flags::SNAT_REMOTE, "snat-remote"),
-        (service_flags::NODE_ADDRESS, "node-address"),
-    ];
-    let set = known.into_iter().filter(|(bit, _)| bits & bit != 0);
-    set.map(|(_, name)| name.to_owned()).collect()
-}
-
 fn tracked(flow: conntrack::Flow, names: &Names) -> Tracked {
-    let shown = |address: std::net::SocketAddr| {
+    let shown = |address: SocketAddr| {
         if address.port() == 0 {
             address.ip().to_string()
         } else {
@@ -376,6 +411,3 @@ fn tracked(flow: conntrack::Flow, names: &Names) -> Tracked {
         ingress_rule: names.rule(flow.ingress_rule),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -50,12 +50,7 @@ fn of_tier(snapshot: &Snapshot, policy: &ClusterPolicy) -> Policy {
         (rules > 0).then_some(rules)
     };
     Policy {
-        policy: format!(
-            "{} ({} {})",
-            policy.key,
-            policy.tier.name(),
-            policy.priority
-        ),
+        policy: policy.title(),
         selector: format!("{}{}", policy.pods, of_namespaces(&policy.namespaces)),
         ingress_rules: rules(Direction::Ingress),
         egress_rules: rules(Direction::Egress),

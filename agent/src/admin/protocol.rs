@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::why::Explain;
 use crate::cni::protocol::Ask;
-use crate::source::Problem;
 use crate::source::manifests::Skipped;
+use crate::source::{ObjectKey, Problem};
 
 /// What the agent is asked for.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -26,6 +27,15 @@ pub enum Request {
     },
     /// A list of [`Policy`].
     Policies,
+    /// A list of [`Why`](super::why::Why).
+    Explain(Box<Explain>),
+    /// A [`PolicyState`](super::wait::PolicyState).
+    Policy {
+        /// The policy.
+        policy: ObjectKey,
+    },
+    /// A [`Verified`](super::verify::Verified).
+    Verify,
     /// A [`Conntrack`].
     Conntrack {
         /// Most flows to list; 0 for all.

@@ -19,8 +19,8 @@ use crate::observe::events::Hub;
 
 /// Requests that may wait for the agent's task.
 const WAITING: usize = 64;
-/// Longest request in bytes.
-const LONGEST: u64 = 256 * 1024;
+/// Longest request in bytes: some come with manifests.
+const LONGEST: u64 = 4 << 20;
 
 /// A request, and where its answer goes.
 pub struct Question {

@@ -3,8 +3,11 @@
 pub mod check;
 mod client;
 pub mod dump;
+mod flow;
+mod policy;
 mod service;
 mod show;
+mod wait;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,10 +17,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::explain::ServiceDetail;
-use crate::admin::protocol::{Conntrack, Flow, Frontend, Policy, Request, Status};
+use crate::admin::protocol::{Conntrack, Frontend, Request, Status};
 use crate::args::{
-    AgentArgs, Cli, CniCommand, Command, ConfigCommand, ConntrackCommand, FlowArgs, ListCommand,
-    Output, ServiceCommand, VerdictFilter,
+    AgentArgs, Cli, CniCommand, Command, ConfigCommand, ConntrackCommand, Output, ServiceCommand,
 };
 use crate::bpf;
 use crate::cni::install::uninstall;
@@ -51,16 +53,12 @@ pub fn run(cli: &Cli) -> Result<()> {
             ask::<ServiceDetail>(&socket, &request, output.output, service::show)
         }
         Command::Check(args) => check::run(&socket, args),
-        Command::Policy(ListCommand::List(args)) => {
-            ask::<Vec<Policy>>(&socket, &Request::Policies, args.output, |list| {
-                show::policies(list)
-            })
-        }
+        Command::Policy(command) => policy::run(&socket, command),
         Command::Conntrack(ConntrackCommand::List { limit, output }) => {
             let request = Request::Conntrack { limit: *limit };
             ask::<Conntrack>(&socket, &request, output.output, show::conntrack)
         }
-        Command::Flow(args) => flows(&socket, args),
+        Command::Flow(args) => flow::run(&socket, args),
         Command::Cleanup(args) => {
             let report = bpf::cleanup(&args.bpffs)
                 .with_context(|| format!("cleaning up {}", args.bpffs.display()))?;
@@ -157,48 +155,4 @@ fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("writing the output"),
     }
-}
-
-fn flows(socket: &Path, args: &FlowArgs) -> Result<()> {
-    let mut left = args.count.unwrap_or(usize::MAX);
-    let flows = client::stream(socket, &Request::Flows)?;
-    for flow in flows {
-        let flow: Flow = flow?;
-        if left == 0 {
-            break;
-        }
-        if !matches(&flow, args) {
-            continue;
-        }
-        match args.output.output {
-            Output::Json => print(&serde_json::to_string(&flow)?)?,
-            Output::Yaml => print(&format!(
-                "---\n{}",
-                serde_saphyr::to_string(&flow)?.trim_end()
-            ))?,
-            Output::Table | Output::Wide => print(&show::flow(&flow))?,
-        }
-        left -= 1;
-        if left == 0 {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn matches(flow: &Flow, args: &FlowArgs) -> bool {
-    let verdict = match args.verdict {
-        None => true,
-        Some(VerdictFilter::Allowed) => flow.reason.is_none(),
-        Some(VerdictFilter::Dropped) => flow.reason.is_some(),
-    };
-    let is = |pod: &Option<String>, wanted: &str| {
-        pod.as_deref()
-            .is_some_and(|pod| pod == wanted || pod.rsplit('/').next() == Some(wanted))
-    };
-    let pod = match &args.pod {
-        None => true,
-        Some(wanted) => is(&flow.source_pod, wanted) || is(&flow.destination_pod, wanted),
-    };
-    verdict && pod
 }

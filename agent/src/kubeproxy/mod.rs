@@ -10,6 +10,7 @@ mod meaning;
 mod types;
 
 use crate::config::File;
+pub use duration::GoDuration;
 pub use flags::Flags;
 pub use types::Configuration;
 

@@ -17,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use crate::admin::protocol::WatchedKind;
+use crate::observe::policies::InForce;
 pub use text::{Form, form};
 
 /// One label with its value.
@@ -100,13 +101,13 @@ pub struct Sample {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new()
+        Self::new(InForce::default())
     }
 }
 
 impl Metrics {
-    /// All at zero.
-    pub fn new() -> Self {
+    /// All at zero; which policies are in force is asked for with each text.
+    pub fn new(policies: InForce) -> Self {
         let mut registry = Registry::default();
         let mut to = Registrar(&mut registry);
         let metrics = Self {
@@ -144,6 +145,7 @@ impl Metrics {
         };
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("sluice_build", "The agent's build", build);
+        registry.register_collector(Box::new(policies));
         metrics.zeroes();
         Self {
             registry,

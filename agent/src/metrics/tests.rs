@@ -22,7 +22,7 @@ const KUBE_PROXY: [&str; 17] = [
 ];
 
 fn filled() -> Metrics {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     metrics.changed(Changed::Service, 5.0);
     metrics.changed(Changed::Endpoints, 5.0);
     metrics.synced(Duration::from_millis(3), true, 6.0);
@@ -114,7 +114,7 @@ fn each_kind_of_the_source_has_its_metrics() {
         kinds: vec![following()],
         ..Sample::default()
     };
-    let text = Metrics::new().text(&sample, Form::Classic);
+    let text = Metrics::default().text(&sample, Form::Classic);
     for line in [
         "sluice_source_state{kind=\"Service\",state=\"following\"} 1",
         "sluice_source_state{kind=\"Service\",state=\"retrying\"} 0",

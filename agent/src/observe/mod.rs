@@ -3,4 +3,5 @@
 pub mod conntrack;
 pub mod drops;
 pub mod events;
+pub mod policies;
 pub mod sample;

@@ -4,12 +4,13 @@ mod checks;
 mod health;
 mod listen;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -19,10 +20,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::admin::wait::PolicyOnNode;
 use crate::config::{File, Settings};
 use crate::metrics::{self, Metrics, Probe};
+use crate::observe::policies::InForce;
 use crate::observe::sample::Sampler;
 use crate::source::api::Events;
+use crate::source::{Kind, ObjectKey};
 pub use checks::{Check, Checks};
 pub use health::{Health, NodeState};
 
@@ -52,6 +56,8 @@ pub struct Sources {
     pub sampler: Sampler,
     /// Where Events go.
     pub events: Events,
+    /// Policies in force.
+    pub policies: InForce,
 }
 
 struct Shared {
@@ -61,6 +67,8 @@ struct Shared {
     timeout: Duration,
     proxy_mode: String,
     configz: Value,
+    node: String,
+    policies: InForce,
 }
 
 type Context = State<Arc<Shared>>;
@@ -77,6 +85,7 @@ pub async fn start(settings: &Settings, sources: Sources) -> Result<(), Error> {
         metrics,
         sampler,
         events,
+        policies,
     } = sources;
     let timeout = settings.health_timeout;
     let events = checks::Teller {
@@ -91,10 +100,14 @@ pub async fn start(settings: &Settings, sources: Sources) -> Result<(), Error> {
         timeout,
         proxy_mode: settings.proxy_mode.clone(),
         configz: configz(settings),
+        node: settings.node_name.clone(),
+        policies,
     });
     let healthz = Router::new()
         .route("/healthz", get(answer_healthz))
         .route("/livez", get(answer_livez))
+        .route("/policy/{kind}/{name}", get(answer_policy))
+        .route("/policy/{kind}/{namespace}/{name}", get(answer_policy))
         .with_state(Arc::clone(&shared));
     let metrics = Router::new()
         .route("/healthz", get(async || "ok"))
@@ -152,6 +165,23 @@ async fn answer_healthz(State(shared): Context) -> Response {
 
 async fn answer_livez(State(shared): Context) -> Response {
     shared.probe(Probe::Livez, None)
+}
+
+/// The version of a policy that is in force here, for `sluice policy wait` on other nodes.
+async fn answer_policy(
+    State(shared): Context,
+    Path(place): Path<HashMap<String, String>>,
+) -> Response {
+    let part = |name: &str| place.get(name).map(String::as_str);
+    let Some(kind) = part("kind").and_then(Kind::policy) else {
+        return text(StatusCode::NOT_FOUND, "not a kind of policies".to_owned());
+    };
+    let key = ObjectKey::new(kind, part("namespace"), part("name").unwrap_or_default());
+    let answer = PolicyOnNode {
+        node: shared.node.clone(),
+        generation: shared.policies.generation(&key),
+    };
+    json_text(StatusCode::OK, &answer)
 }
 
 async fn answer_metrics(State(shared): Context, headers: HeaderMap) -> Response {

@@ -127,7 +127,7 @@ fn without_slices_pods_count_and_with_slices_they_do_not() {
 
 #[test]
 fn a_node_object_that_leaves_or_goes_is_noticed() {
-    let (mut publisher, _published) = Publisher::new(Arc::new(Metrics::new()));
+    let (mut publisher, _published) = Publisher::new(Arc::new(Metrics::default()));
     let known = snapshot([]);
     let node = |name: &str, leaving: bool| {
         Event::Apply(Object::Node(dataplane_model::snapshot::Node {
@@ -173,7 +173,7 @@ fn many(count: u16) -> Snapshot {
 #[test]
 fn a_change_costs_what_its_service_costs_however_many_others_there_are() {
     let mut snapshot = many(10_000);
-    let (mut publisher, published) = Publisher::new(Arc::new(Metrics::new()));
+    let (mut publisher, published) = Publisher::new(Arc::new(Metrics::default()));
     let mut services = Services::new(&Capacities::default());
     services.note_all(&snapshot);
     publisher.dirty.extend(snapshot.services.keys().cloned());
