@@ -377,6 +377,8 @@ impl Agent {
                     pod: None,
                     closed: self.settings.closes_unknown() && !device.late,
                 };
+                let known = self.engine.snapshot().interfaces.get(&device.ifindex);
+                let interface = cni::keep_closed(interface, known);
                 let interface = self.attachments.device(interface, self.settings.policy);
                 if interface.late
                     && self.settings.cni.is_some()

@@ -41,6 +41,7 @@ macro_rules! both_families {
 
 mod balance;
 mod clashes;
+mod closed;
 mod cluster_ip;
 mod errors;
 mod events;

@@ -28,6 +28,20 @@ pub(super) struct Waiting {
 
 const ADD: &str = "ADD";
 
+/// A device as it is now. One that was closed for its pod stays so when its attachment is gone: the pod has
+/// ended, and the device is about to go.
+pub(super) fn keep_closed(device: Interface, known: Option<&Interface>) -> Interface {
+    match known {
+        Some(known) if known.closed => Interface {
+            late: false,
+            pod: known.pod.clone(),
+            closed: true,
+            ..device
+        },
+        _ => device,
+    }
+}
+
 impl Agent {
     /// Answers a plugin, now or when its pod is ready.
     pub(super) fn on_cni(&mut self, ask: Ask, reply: Reply) {

@@ -88,7 +88,12 @@ fn judge_question<F: Family>() -> u32 {
     }
     let hairpin =
         question.initiator == question.responder && !maps::enabled(config_flags::POLICE_HAIRPIN);
-    if let Some(ruleset) = egress_ruleset(question) {
+    let ruleset = egress_ruleset(question);
+    if ruleset == CLOSED {
+        val.denied = DropReason::PodClosed as u8;
+        return DropReason::PodClosed as u32;
+    }
+    if ruleset != 0 {
         let peer = subject::identity::<F>(&question.responder);
         let exempt = hairpin || is_own_node(&peer);
         let decision = evaluate::<F>(
@@ -105,7 +110,12 @@ fn judge_question<F: Family>() -> u32 {
             return DropReason::PolicyEgress as u32;
         }
     }
-    if let Some(ruleset) = ingress_ruleset(question) {
+    let ruleset = ingress_ruleset(question);
+    if ruleset == CLOSED {
+        val.denied = DropReason::PodClosed as u8;
+        return DropReason::PodClosed as u32;
+    }
+    if ruleset != 0 {
         let peer = subject::identity::<F>(&question.initiator);
         let decision = evaluate::<F>(
             ruleset,
@@ -245,22 +255,40 @@ fn has_ruleset(subject: &Subject, ruleset: u32) -> bool {
     subject.state == subject_state::MANAGED && ruleset != 0
 }
 
+/// A number that no ruleset has: the device is closed. Its hook may have let the packet in a moment before.
+const CLOSED: u32 = u32::MAX;
+
+/// The ruleset that polices the initiator, 0 for none, or [`CLOSED`].
 #[inline(always)]
-fn egress_ruleset<A>(question: &Question<A>) -> Option<u32> {
+fn egress_ruleset<A>(question: &Question<A>) -> u32 {
     if question.initiator_ifindex == 0 {
-        return None;
+        return 0;
     }
-    let subject = subject::by_device(question.initiator_ifindex)?;
-    has_ruleset(subject, subject.egress).then_some(subject.egress)
+    match subject::by_device(question.initiator_ifindex) {
+        Some(subject) => in_state(subject, subject.egress),
+        None => CLOSED,
+    }
+}
+
+/// The ruleset that polices the responder, 0 for none, or [`CLOSED`].
+#[inline(always)]
+fn ingress_ruleset<A>(question: &Question<A>) -> u32 {
+    if question.responder_ifindex == 0 || question.host != 0 {
+        return 0;
+    }
+    match subject::by_device(question.responder_ifindex) {
+        Some(subject) => in_state(subject, subject.ingress),
+        None => CLOSED,
+    }
 }
 
 #[inline(always)]
-fn ingress_ruleset<A>(question: &Question<A>) -> Option<u32> {
-    if question.responder_ifindex == 0 || question.host != 0 {
-        return None;
+fn in_state(subject: &Subject, ruleset: u32) -> u32 {
+    match subject.state {
+        subject_state::MANAGED => ruleset,
+        subject_state::CLOSED => CLOSED,
+        _ => 0,
     }
-    let subject = subject::by_device(question.responder_ifindex)?;
-    has_ruleset(subject, subject.ingress).then_some(subject.ingress)
 }
 
 /// NetworkPolicies do not police a pod's own node unless the settings ask for it.
