@@ -29,8 +29,10 @@ const BACKEND_TRIES: u32 = 3;
 /// one of which a fiftieth is free is missed by one packet in two hundred.
 const PORT_TRIES: u32 = 256;
 /// The first of these tries leave alone what another client's connection has just closed: its backend
-/// may still know the tuple (TIME-WAIT, RFC 9293 section 3.6.1).
-const GENTLE_TRIES: u32 = PORT_TRIES / 2;
+/// may still know the tuple (TIME-WAIT, RFC 9293 section 3.6.1). They are few: where many short
+/// connections go to one backend, closed ones soon have the whole range, and every new one pays for all
+/// these tries.
+const GENTLE_TRIES: u32 = PORT_TRIES / 8;
 
 step! {
     /// One attempt to enter the main entry, under the tuple as it is, or under a source port of ours that
