@@ -5,7 +5,7 @@ use dataplane_common::decide::conntrack::State;
 use dataplane_common::net::proto;
 use sluice::bpf::{Jiffies, Table};
 use sluice::observe::conntrack::{self, Sweeper};
-use sluice::observe::events::{Heard, Hub};
+use sluice::observe::events::{Heard, Hub, Subscription};
 
 use super::{Node, PATIENCE};
 
@@ -139,16 +139,7 @@ async fn verdicts_are_told_while_someone_listens() {
         .far
         .run(|| std::net::UdpSocket::bind(("10.1.0.2", 4_000)).unwrap());
     socket.send_to(b"hello", ("10.1.0.1", 4_001)).unwrap();
-    let heard = async {
-        loop {
-            match subscription.next().await {
-                Some(Heard::Event(event)) if event.proto == proto::UDP => return event,
-                Some(_) => {}
-                None => panic!("the hub has ended"),
-            }
-        }
-    };
-    let event: FlowEvent = tokio::time::timeout(PATIENCE, heard).await.unwrap();
+    let event = heard(&mut subscription).await;
     assert_eq!(
         (event.src_port.number(), event.dst_port.number()),
         (4_000, 4_001)
@@ -160,11 +151,31 @@ async fn verdicts_are_told_while_someone_listens() {
     assert_eq!(event.reason, 0);
     drop(subscription);
     assert_eq!(listeners.get(&0).unwrap(), Some(0));
+    // Whoever listens later hears what comes later.
+    socket.send_to(b"hello", ("10.1.0.1", 4_002)).unwrap();
+    let mut later = hub.subscribe().unwrap();
+    assert_eq!(listeners.get(&0).unwrap(), Some(1));
+    socket.send_to(b"hello", ("10.1.0.1", 4_003)).unwrap();
+    assert_eq!(heard(&mut later).await.dst_port.number(), 4_003);
 
     let now = Jiffies::new().unwrap().now_low().unwrap();
     let flows = conntrack::list(dataplane.maps(), now, sluice::bpf::kernel_hz().unwrap()).unwrap();
     let udp: Vec<_> = flows.iter().filter(|flow| flow.protocol == "UDP").collect();
-    assert_eq!(udp.len(), 1);
+    assert_eq!(udp.len(), 3);
     assert_eq!(udp[0].client.to_string(), "10.1.0.2:4000");
     assert!(udp[0].idle_secs < 10, "the clock is the programs'");
+}
+
+/// The next verdict on a datagram.
+async fn heard(subscription: &mut Subscription) -> FlowEvent {
+    let next = async {
+        loop {
+            match subscription.next().await {
+                Some(Heard::Event(event)) if event.proto == proto::UDP => return event,
+                Some(_) => {}
+                None => panic!("the hub has ended"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, next).await.unwrap()
 }
