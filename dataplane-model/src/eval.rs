@@ -159,8 +159,14 @@ fn evaluate<A: Family>(
             found.join(row);
         }
     };
-    add(peer::ANY);
-    let cidr = longest_prefix(tables, addr).unwrap_or_default();
+    if ruleset.flags & ruleset_flags::ANY != 0 {
+        add(peer::ANY);
+    }
+    let cidr = if peer.flags & identity_flags::NO_CIDR != 0 {
+        CidrVal::default()
+    } else {
+        longest_prefix(tables, addr).unwrap_or_default()
+    };
     if ruleset.flags & ruleset_flags::CIDRS != 0 && cidr.set != 0 {
         add(peer::CIDR | cidr.set);
     }

@@ -94,7 +94,7 @@ impl World {
         let mut rows: BTreeMap<RowKey, RowVal> = BTreeMap::new();
         let mut say = |whom: Peer, class: u16, says: RowVal| {
             let (peer, flag) = match whom {
-                Peer::Any => (peer::ANY, 0),
+                Peer::Any => (peer::ANY, ruleset_flags::ANY),
                 Peer::Of(host) => (identity_of(host), ruleset_flags::IDENTITIES),
                 Peer::Set(set) => (peer::CIDR | set, ruleset_flags::CIDRS),
                 Peer::Unknown => {

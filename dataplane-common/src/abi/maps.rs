@@ -4,7 +4,7 @@ use super::abi;
 
 /// Version of every layout in this module: part of the pin directory's name. It changes with any
 /// change of a key, a value or a meaning.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Map names, as in the BPF object and under the pin directory. Names that end in 4 or 6 are one
 /// map for each address family.

@@ -71,6 +71,8 @@ pub mod identity_flags {
     pub const REMOTE_NODE: u32 = 1 << 1;
     /// A pod.
     pub const POD: u32 = 1 << 2;
+    /// No CIDR of a policy holds the address: prefixes need not be asked.
+    pub const NO_CIDR: u32 = 1 << 3;
 }
 
 abi! { Subject = 56, IdentityVal = 12 }

@@ -35,7 +35,8 @@ pub struct RulesetVal {
 
 /// Bits of [`RulesetVal::flags`].
 pub mod ruleset_flags {
-    /// Some row names a CIDR set: the peer's address must be looked up.
+    /// Some row names a CIDR set: the peer's address must be looked up, unless its identity has
+    /// [`identity_flags::NO_CIDR`](super::identity_flags::NO_CIDR).
     pub const CIDRS: u16 = 1;
     /// Some row names an identity.
     pub const IDENTITIES: u16 = 1 << 1;
@@ -44,6 +45,8 @@ pub mod ruleset_flags {
     /// Some row names [`peer::UNKNOWN_POD`](super::peer::UNKNOWN_POD): whether an unknown address
     /// may be a pod's must be looked up.
     pub const UNKNOWN_PODS: u16 = 1 << 3;
+    /// Some row is for any peer.
+    pub const ANY: u16 = 1 << 4;
 }
 
 /// From port `start` (host order) up to the next bound, ports have class `class`.

@@ -2,7 +2,10 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use dataplane_common::{
-    abi::{Address, CidrKey, CtKey, CtVal, Port, RowKey, RowVal, capacity, ct_flags, scope},
+    abi::{
+        Address, CidrKey, CtKey, CtVal, IdentityVal, Port, RowKey, RowVal, capacity, ct_flags,
+        scope,
+    },
     decide::conntrack::{State, is_expired, next_sctp, next_tcp, timeout_secs},
     net::{proto, sctp, tcp_flags},
 };
@@ -118,8 +121,10 @@ pub struct Question<A> {
     pub proto: u8,
     /// Not 0 if the initiator is the host.
     pub host: u8,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// What the initiator is, if it was asked ([`subject::asked`]).
+    pub initiator_is: IdentityVal,
+    /// What the responder is, if it was asked.
+    pub responder_is: IdentityVal,
 }
 
 /// The live flow of a packet, and how the packet is to be translated. `raw_client` is true where a

@@ -248,10 +248,14 @@ fn build_entry<F: Family>() -> u32 {
         tuple.dst = packet.dst;
         tuple.dst_port = packet.dst_port;
     }
-    let (initiator, responder) = devices::<F>(packet, origin, &tuple.dst);
-    let outside = origin.hook == hook::FROM_NET as u32;
+    // Before anything is asked that it stands for.
+    val.epoch = policy::epoch();
     question.initiator = packet.src;
     question.responder = tuple.dst;
+    question.initiator_is = subject::UNASKED;
+    question.responder_is = subject::UNASKED;
+    let (initiator, responder) = devices::<F>(origin, question);
+    let outside = origin.hook == hook::FROM_NET as u32;
     question.initiator_ifindex = if outside { 0 } else { initiator };
     question.responder_ifindex = responder;
     question.port = tuple.dst_port;
@@ -268,7 +272,9 @@ fn build_entry<F: Family>() -> u32 {
     val.initiator_ifindex = initiator;
     val.responder_ifindex = responder;
     // The stack drops what comes in to an address of its own from another such one.
-    let own_backend = subject::is_this_node::<F>(&tuple.dst);
+    let own_backend = val.frontend != 0
+        && subject::asked::<F>(&mut question.responder_is, &tuple.dst).flags & identity_flags::NODE
+            != 0;
     let hairpin =
         val.frontend != 0 && (tuple.dst == packet.src || (origin.host != 0 && own_backend));
     let has = |flag: u16| val.frontend != 0 && choice.service_flags & flag as u32 != 0;
@@ -321,21 +327,17 @@ pub fn choose_source<F: Family, C: Ctx>(ctx: C) -> u32 {
 
 /// The devices of both ends: of pods of this node, or the uplink an outside client comes by.
 #[inline(always)]
-fn devices<F: Family>(
-    packet: &Packet<F::Addr>,
-    origin: &Origin,
-    responder: &F::Addr,
-) -> (u32, u32) {
+fn devices<F: Family>(origin: &Origin, question: &mut Question<F::Addr>) -> (u32, u32) {
     let initiator = if origin.hook == hook::FROM_POD as u32 || origin.hook == hook::FROM_NET as u32
     {
         origin.ifindex
     } else {
-        subject::identity::<F>(&packet.src).ifindex
+        subject::asked::<F>(&mut question.initiator_is, &question.initiator).ifindex
     };
     let responder = if origin.hook == hook::TO_POD as u32 {
         origin.ifindex
     } else {
-        subject::identity::<F>(responder).ifindex
+        subject::asked::<F>(&mut question.responder_is, &question.responder).ifindex
     };
     (initiator, responder)
 }

@@ -180,6 +180,7 @@ fn take_next_backend<F: Family>() -> u32 {
         return 0;
     }
     scratch.question.responder = addr;
+    scratch.question.responder_is = subject::UNASKED;
     scratch.question.responder_ifindex = ifindex;
     scratch.question.port = scratch.choice.port;
     let denied = policy::judge::<F>() != 0;
@@ -189,6 +190,7 @@ fn take_next_backend<F: Family>() -> u32 {
     if denied {
         // The present backend stays, and with it what policy says of it.
         scratch.question.responder = scratch.tuple.dst;
+        scratch.question.responder_is = subject::UNASKED;
         scratch.question.responder_ifindex = scratch.val.responder_ifindex;
         scratch.question.port = scratch.tuple.dst_port;
         let _ = policy::judge::<F>();

@@ -1,6 +1,8 @@
 //! Judges a flow: the initiator's egress and the responder's ingress, at whichever ends are pods of
 //! this node.
 
+use core::mem::swap;
+
 use aya_ebpf::{
     btf_maps::{Array, HashMap},
     macros::btf_map,
@@ -47,8 +49,8 @@ pub fn epoch() -> u32 {
     }
 }
 
-/// Judges the flow in the scratch room's question: sets the entry's rules, epoch and denial, and
-/// returns the denial: 0 or a `DropReason` as a number.
+/// Judges the flow in the scratch room's question: sets the entry's rules and denial, and returns the
+/// denial: 0 or a `DropReason` as a number. Who asks has read the [`epoch`] before.
 #[inline(always)]
 pub fn judge<F: Family>() -> u32 {
     if F::IS_V4 { judge4() } else { judge6() }
@@ -73,65 +75,63 @@ fn judge_question<F: Family>() -> u32 {
     let Some(scratch) = F::scratch() else {
         return DropReason::Internal as u32;
     };
+    scratch.val.egress_rule = 0;
+    scratch.val.ingress_rule = 0;
+    scratch.val.denied = 0;
+    if !maps::enabled(config_flags::POLICY) {
+        return 0;
+    }
+    let denied = judge_end::<F, EGRESS>(scratch);
+    if denied != 0 {
+        return denied;
+    }
+    judge_end::<F, INGRESS>(scratch)
+}
+
+/// The directions, as a parameter: what a pod sends, and what it receives.
+const EGRESS: bool = true;
+const INGRESS: bool = false;
+
+/// Judges one end: the initiator's egress, or the responder's ingress.
+#[inline(always)]
+fn judge_end<F: Family, const DIRECTION: bool>(scratch: &mut Scratch<F::Addr>) -> u32 {
     let Scratch {
         question,
         lookup,
         val,
         ..
     } = scratch;
-    val.epoch = epoch();
-    val.egress_rule = 0;
-    val.ingress_rule = 0;
-    val.denied = 0;
-    if !maps::enabled(config_flags::POLICY) {
+    let ruleset = ruleset_at::<F::Addr, DIRECTION>(question);
+    if ruleset == 0 {
         return 0;
+    }
+    if ruleset == CLOSED {
+        val.denied = DropReason::PodClosed as u8;
+        return DropReason::PodClosed as u32;
     }
     let hairpin =
         question.initiator == question.responder && !maps::enabled(config_flags::POLICE_HAIRPIN);
-    let ruleset = egress_ruleset(question);
-    if ruleset == CLOSED {
-        val.denied = DropReason::PodClosed as u8;
-        return DropReason::PodClosed as u32;
-    }
-    if ruleset != 0 {
-        let peer = subject::identity::<F>(&question.responder);
-        let exempt = hairpin || is_own_node(&peer);
-        let decision = evaluate::<F>(
-            ruleset,
-            &peer,
-            exempt,
-            &question.responder,
-            question,
-            lookup,
-        );
+    let (proto, port) = (question.proto, question.port);
+    let (peer, is) = if DIRECTION == EGRESS {
+        (&question.responder, &mut question.responder_is)
+    } else {
+        (&question.initiator, &mut question.initiator_is)
+    };
+    let is = subject::asked::<F>(is, peer);
+    let exempt = hairpin || (DIRECTION == EGRESS && is_own_node(is));
+    let decision = evaluate::<F>(ruleset, is, exempt, peer, (proto, port), lookup);
+    let reason = if DIRECTION == EGRESS {
         val.egress_rule = decision.rule;
-        if decision.allowed == 0 {
-            val.denied = DropReason::PolicyEgress as u8;
-            return DropReason::PolicyEgress as u32;
-        }
-    }
-    let ruleset = ingress_ruleset(question);
-    if ruleset == CLOSED {
-        val.denied = DropReason::PodClosed as u8;
-        return DropReason::PodClosed as u32;
-    }
-    if ruleset != 0 {
-        let peer = subject::identity::<F>(&question.initiator);
-        let decision = evaluate::<F>(
-            ruleset,
-            &peer,
-            hairpin,
-            &question.initiator,
-            question,
-            lookup,
-        );
+        DropReason::PolicyEgress
+    } else {
         val.ingress_rule = decision.rule;
-        if decision.allowed == 0 {
-            val.denied = DropReason::PolicyIngress as u8;
-            return DropReason::PolicyIngress as u32;
-        }
+        DropReason::PolicyIngress
+    };
+    if decision.allowed != 0 {
+        return 0;
     }
-    0
+    val.denied = reason as u8;
+    reason as u32
 }
 
 /// As [`judge`], for a flow whose beginning was not seen: either way round will do.
@@ -143,11 +143,13 @@ pub fn judge_either_way<F: Family>() -> u32 {
     let Some(scratch) = F::scratch() else {
         return DropReason::Internal as u32;
     };
-    let asked = scratch.question;
-    scratch.question.initiator = asked.responder;
-    scratch.question.responder = asked.initiator;
-    scratch.question.initiator_ifindex = asked.responder_ifindex;
-    scratch.question.responder_ifindex = asked.initiator_ifindex;
+    let question = &mut scratch.question;
+    swap(&mut question.initiator, &mut question.responder);
+    swap(
+        &mut question.initiator_ifindex,
+        &mut question.responder_ifindex,
+    );
+    swap(&mut question.initiator_is, &mut question.responder_is);
     judge::<F>()
 }
 
@@ -182,6 +184,7 @@ fn ask_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) ->
     let Some(found) = F::conntrack().find(&key) else {
         return 0;
     };
+    scratch.val.epoch = epoch();
     let forward = source_is_b == (found.flags & ct_flags::INITIATOR_IS_B != 0);
     let (responder, port) = if found.flags & ct_flags::FRONT != 0 {
         (found.nat_dst, found.nat_dst_port)
@@ -203,7 +206,8 @@ fn ask_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) ->
         port,
         proto: packet.proto,
         host: (entry.flags & ct_flags::HOST != 0) as u8,
-        reserved: 0,
+        initiator_is: subject::UNASKED,
+        responder_is: subject::UNASKED,
     };
     1
 }
@@ -228,16 +232,6 @@ pub fn may_multicast<F: Family>(pod: &Subject, packet: &Packet<F::Addr>) -> u32 
     if !maps::enabled(config_flags::POLICY) || !has_ruleset(pod, pod.egress) {
         return 1;
     }
-    let question = Question {
-        initiator: packet.src,
-        responder: packet.dst,
-        initiator_ifindex: pod.ifindex,
-        responder_ifindex: 0,
-        port: packet.dst_port,
-        proto: packet.proto,
-        host: 0,
-        reserved: 0,
-    };
     let world = IdentityVal {
         identity: 0,
         ifindex: 0,
@@ -247,7 +241,8 @@ pub fn may_multicast<F: Family>(pod: &Subject, packet: &Packet<F::Addr>) -> u32 
         return 0;
     };
     let lookup = &mut scratch.lookup;
-    evaluate::<F>(pod.egress, &world, false, &packet.dst, &question, lookup).allowed
+    let what = (packet.proto, packet.dst_port);
+    evaluate::<F>(pod.egress, &world, false, &packet.dst, what, lookup).allowed
 }
 
 #[inline(always)]
@@ -258,33 +253,28 @@ fn has_ruleset(subject: &Subject, ruleset: u32) -> bool {
 /// A number that no ruleset has: the device is closed. Its hook may have let the packet in a moment before.
 const CLOSED: u32 = u32::MAX;
 
-/// The ruleset that polices the initiator, 0 for none, or [`CLOSED`].
+/// The ruleset of an end in its direction; 0 if that is not policed; or [`CLOSED`].
 #[inline(always)]
-fn egress_ruleset<A>(question: &Question<A>) -> u32 {
-    if question.initiator_ifindex == 0 {
+fn ruleset_at<A, const DIRECTION: bool>(question: &Question<A>) -> u32 {
+    let ifindex = if DIRECTION == EGRESS {
+        question.initiator_ifindex
+    } else if question.host != 0 {
+        0
+    } else {
+        question.responder_ifindex
+    };
+    if ifindex == 0 {
         return 0;
     }
-    match subject::by_device(question.initiator_ifindex) {
-        Some(subject) => in_state(subject, subject.egress),
-        None => CLOSED,
-    }
-}
-
-/// The ruleset that polices the responder, 0 for none, or [`CLOSED`].
-#[inline(always)]
-fn ingress_ruleset<A>(question: &Question<A>) -> u32 {
-    if question.responder_ifindex == 0 || question.host != 0 {
-        return 0;
-    }
-    match subject::by_device(question.responder_ifindex) {
-        Some(subject) => in_state(subject, subject.ingress),
-        None => CLOSED,
-    }
-}
-
-#[inline(always)]
-fn in_state(subject: &Subject, ruleset: u32) -> u32 {
-    match subject.state {
+    let Some(pod) = subject::by_device(ifindex) else {
+        return CLOSED;
+    };
+    let ruleset = if DIRECTION == EGRESS {
+        pod.egress
+    } else {
+        pod.ingress
+    };
+    match pod.state {
         subject_state::MANAGED => ruleset,
         subject_state::CLOSED => CLOSED,
         _ => 0,
@@ -305,13 +295,13 @@ fn evaluate<F: Family>(
     identity: &IdentityVal,
     exempt: bool,
     addr: &F::Addr,
-    question: &Question<F::Addr>,
+    (proto, port): (u8, Port),
     lookup: &mut Lookup<F::Addr>,
 ) -> Decision {
     let Some(rules) = element(&RULESETS, ruleset) else {
         return Decision::DEFAULT_DENY;
     };
-    let class = class_of(rules, question.proto, question.port);
+    let class = class_of(rules, proto, port);
     if class == NO_CLASS {
         return Decision::DEFAULT_DENY;
     }
@@ -322,7 +312,9 @@ fn evaluate<F: Family>(
         reserved: 0,
     };
     lookup.found = RowVal::EMPTY;
-    add_row(lookup);
+    if rules.flags & ruleset_flags::ANY != 0 {
+        add_row(lookup);
+    }
     let cidr = cidr_of::<F>(rules.flags, identity, addr, lookup);
     if cidr.set != 0 {
         lookup.row.peer = peer::CIDR | cidr.set;
@@ -350,9 +342,12 @@ fn cidr_of<F: Family>(
     addr: &F::Addr,
     lookup: &mut Lookup<F::Addr>,
 ) -> CidrVal {
-    let asks_for = match identity.flags {
-        0 => ruleset_flags::CIDRS | ruleset_flags::UNKNOWN_PODS,
-        _ => ruleset_flags::CIDRS,
+    let asks_for = if identity.flags == 0 {
+        ruleset_flags::CIDRS | ruleset_flags::UNKNOWN_PODS
+    } else if identity.flags & identity_flags::NO_CIDR == 0 {
+        ruleset_flags::CIDRS
+    } else {
+        0
     };
     let none = CidrVal { set: 0, flags: 0 };
     if flags & asks_for == 0 {

@@ -46,6 +46,22 @@ pub fn identity<F: Family>(addr: &F::Addr) -> IdentityVal {
     }
 }
 
+/// What nobody has asked yet ([`asked`]).
+pub const UNASKED: IdentityVal = IdentityVal {
+    identity: 0,
+    ifindex: 0,
+    flags: u32::MAX,
+};
+
+/// What an address is, looked up unless `answer` knows.
+#[inline(always)]
+pub fn asked<'a, F: Family>(answer: &'a mut IdentityVal, addr: &F::Addr) -> &'a IdentityVal {
+    if answer.flags == UNASKED.flags {
+        *answer = identity::<F>(addr);
+    }
+    answer
+}
+
 /// True for an address of this node.
 #[inline(always)]
 pub fn is_this_node<F: Family>(addr: &F::Addr) -> bool {

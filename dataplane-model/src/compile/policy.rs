@@ -56,8 +56,10 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     let active = selected.active();
     let identities = identities::number(compiler, &pods, &active);
     let snapshot = compiler.snapshot;
-    compiler.desired.tables.v4.identities = identities::table(snapshot, &pods, &identities);
-    compiler.desired.tables.v6.identities = identities::table(snapshot, &pods, &identities);
+    let blocks = selected.blocks();
+    let tables = &mut compiler.desired.tables;
+    tables.v4.identities = identities::table(snapshot, &pods, &identities, &blocks);
+    tables.v6.identities = identities::table(snapshot, &pods, &identities, &blocks);
     let named = identities.named_ports();
     let mut rulesets = rulesets::Rulesets::new(compiler, &named);
     let mut policies = BTreeMap::new();
@@ -77,7 +79,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
         rulesets,
         identities: identities.numbers,
         sets: BTreeMap::new(),
-        blocks: selected.blocks(),
+        blocks,
         pod_ranges: pod_ranges(snapshot, asks),
         active: Arc::new(active),
     };
@@ -110,12 +112,14 @@ pub(super) fn transition(compiler: &mut Compiler<'_>) {
         compiler.desired.transition.v6.cidrs = cidrs::table(compiler, &both, &mut sets);
         both.sets.extend(sets);
     }
-    if both.active != desired.active {
+    if both.active != desired.active || both.blocks != desired.blocks {
         let pods = Pods::new(compiler);
         let identities = identities::number(compiler, &pods, &both.active);
         let snapshot = compiler.snapshot;
-        compiler.desired.transition.v4.identities = identities::table(snapshot, &pods, &identities);
-        compiler.desired.transition.v6.identities = identities::table(snapshot, &pods, &identities);
+        let between = &mut compiler.desired.transition;
+        let blocks = &both.blocks;
+        between.v4.identities = identities::table(snapshot, &pods, &identities, blocks);
+        between.v6.identities = identities::table(snapshot, &pods, &identities, blocks);
         both.identities.extend(identities.numbers);
     }
     let mut between = rows(&both);

@@ -187,14 +187,18 @@ impl Exchange<'_> {
     }
 }
 
-/// Whom rules that accept do not match, and rules that deny do.
+/// Whom rules that accept do not match, and rules that deny do. Blocks of either state may hold it.
 fn unknown(known: &IdentityVal) -> IdentityVal {
     let identity = if known.flags & identity_flags::POD != 0 {
         peer::UNKNOWN_POD
     } else {
         peer::UNKNOWN_NODE
     };
-    IdentityVal { identity, ..*known }
+    IdentityVal {
+        identity,
+        flags: known.flags & !identity_flags::NO_CIDR,
+        ..*known
+    }
 }
 
 fn swings(old: &Subject, wanted: &Subject) -> bool {

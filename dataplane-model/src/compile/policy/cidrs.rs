@@ -1,6 +1,6 @@
 //! Prefixes and the sets of blocks that hold them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use dataplane_common::abi::{CidrKey, CidrVal, cidr_flags};
@@ -70,6 +70,30 @@ pub(super) fn table<A: Family>(
         table.insert(key, CidrVal { set, flags });
     }
     table
+}
+
+/// One family's addresses that blocks hold, whatever their exceptions.
+pub(super) struct Held<A> {
+    blocks: HashSet<Prefix<A>>,
+    lengths: BTreeSet<u32>,
+}
+
+impl<A: Family> Held<A> {
+    /// By these blocks.
+    pub(super) fn by(blocks: &BTreeMap<Fingerprint, Block>) -> Self {
+        let blocks: HashSet<Prefix<A>> = blocks
+            .values()
+            .filter_map(|block| prefix(&block.cidr))
+            .collect();
+        let lengths = blocks.iter().map(|&(_, length)| length).collect();
+        Self { blocks, lengths }
+    }
+
+    /// True if any block holds the address.
+    pub(super) fn holds(&self, addr: A) -> bool {
+        let mut lengths = self.lengths.iter();
+        lengths.any(|&length| self.blocks.contains(&(addr.masked(length), length)))
+    }
 }
 
 struct Placed<A> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use dataplane_common::abi::{IdentityVal, identity_flags};
 
+use super::cidrs::Held;
 use super::selectors::SelectorIndex;
-use super::state::{Active, Identity, PortName};
+use super::state::{Active, Block, Identity, PortName};
 use super::{Fingerprint, Pods};
 use crate::compile::Compiler;
 use crate::ids::IdKind;
@@ -140,12 +141,21 @@ fn describe(pod: &Pod) -> String {
     )
 }
 
-/// One family's identity map.
+/// One family's identity map, where these blocks are in force.
 pub(super) fn table<A: Family>(
     snapshot: &Snapshot,
     pods: &Pods<'_>,
     identities: &Identities<'_>,
+    blocks: &BTreeMap<Fingerprint, Block>,
 ) -> BTreeMap<A, IdentityVal> {
+    let held = Held::by(blocks);
+    let flags_of = |addr: A, flags: u32| {
+        if held.holds(addr) {
+            flags
+        } else {
+            flags | identity_flags::NO_CIDR
+        }
+    };
     // Of two devices with one address, the newer has it.
     let mut devices = BTreeMap::new();
     for interface in snapshot.interfaces.values() {
@@ -166,7 +176,7 @@ pub(super) fn table<A: Family>(
             IdentityVal {
                 identity,
                 ifindex,
-                flags: identity_flags::POD,
+                flags: flags_of(addr, identity_flags::POD),
             },
         );
     }
@@ -178,13 +188,13 @@ pub(super) fn table<A: Family>(
     let own = &snapshot.node;
     let own = (&own.name, &own.addresses, identity_flags::NODE);
     for (name, addresses, flags) in remote.chain([own]) {
-        let value = IdentityVal {
+        let value = |addr: A| IdentityVal {
             identity: identities.of_node(name),
             ifindex: 0,
-            flags,
+            flags: flags_of(addr, flags),
         };
         let addresses = addresses.iter().filter_map(|&ip| A::from_ip(ip));
-        table.extend(addresses.map(|addr| (addr, value)));
+        table.extend(addresses.map(|addr| (addr, value(addr))));
     }
     table
 }

@@ -187,6 +187,7 @@ impl<'c, 'a> Rulesets<'c, 'a> {
         let uses_identities = rules
             .iter()
             .any(|rule| !rule.selectors.is_empty() || !rule.named.is_empty());
+        let says_of_any = rules.iter().any(|rule| rule.any);
         let flag = |set: bool, bit: u16| if set { bit } else { 0 };
         Ok(RulesetVal {
             tcp: self.span(tcp)?,
@@ -194,6 +195,7 @@ impl<'c, 'a> Rulesets<'c, 'a> {
             sctp: self.span(sctp)?,
             other_class: classes.other,
             flags: flag(uses_cidrs, ruleset_flags::CIDRS)
+                | flag(says_of_any, ruleset_flags::ANY)
                 | flag(uses_identities, ruleset_flags::IDENTITIES)
                 | flag(ruleset.isolates, ruleset_flags::ISOLATES)
                 | flag(ruleset.asks_for_unknown_pods(), ruleset_flags::UNKNOWN_PODS),

@@ -271,19 +271,14 @@ fn addresses_are_told_apart() {
             .get(&Addr4::from_ip(ip(address)).unwrap())
             .copied()
     };
-    assert_eq!(of("192.168.0.1").unwrap().flags, identity_flags::NODE);
-    assert_eq!(
-        of("192.168.0.2").unwrap().flags,
-        identity_flags::REMOTE_NODE
-    );
-    assert_eq!(
-        of("10.0.0.1").map(|it| (it.flags, it.ifindex)),
-        Some((identity_flags::POD, 10))
-    );
-    assert_eq!(
-        of("10.0.0.2").map(|it| (it.flags, it.ifindex)),
-        Some((identity_flags::POD, 0))
-    );
+    let device_and_flags = |address| of(address).map(|it| (it.ifindex, it.flags));
+    let pod = identity_flags::POD | identity_flags::NO_CIDR;
+    let node = identity_flags::NODE | identity_flags::NO_CIDR;
+    let other = identity_flags::REMOTE_NODE | identity_flags::NO_CIDR;
+    assert_eq!(device_and_flags("192.168.0.1"), Some((0, node)));
+    assert_eq!(device_and_flags("192.168.0.2"), Some((0, other)));
+    assert_eq!(device_and_flags("10.0.0.1"), Some((10, pod)));
+    assert_eq!(device_and_flags("10.0.0.2"), Some((0, pod)));
     assert_eq!(of("10.0.0.77"), None);
 }
 
