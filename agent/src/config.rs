@@ -33,6 +33,8 @@ pub const DEFAULT_CNI_BIN: &str = "/opt/cni/bin";
 pub const DEFAULT_CNI_CONF: &str = "/etc/cni/net.d";
 /// Above what Linux gives out to sockets (`net.ipv4.ip_local_port_range`) by default.
 const DEFAULT_SNAT: (u16, u16) = (61_000, 65_535);
+const DEFAULT_ICMP_ERRORS: u32 = 100;
+const DEFAULT_FLOW_EVENTS: u32 = 1_000;
 const DEFAULT_HALF_OPEN: (u32, u32) = (4_096, 65_536);
 /// Where kube-proxy answers by default.
 const HEALTHZ: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10_256);
@@ -65,6 +67,12 @@ pub struct Settings {
     pub police_node_egress: bool,
     /// NetworkPolicies police traffic of a pod to itself through a Service.
     pub police_hairpin: bool,
+    /// Flows that were allowed stay so when policy changes.
+    pub keep_flows: bool,
+    /// ICMP errors that one sender may get in a second.
+    pub icmp_errors: u32,
+    /// Flow events that each CPU may send in a second.
+    pub flow_events: u32,
     /// Prefixes that all pods' addresses are in; none: those of the nodes count alone.
     pub cluster_cidrs: Vec<IpNet>,
     /// The node's addresses that serve NodePorts.
@@ -236,6 +244,9 @@ impl Settings {
             socket_lb: choice("socketLB", file.socket_lb, ["host", "off"])?,
             police_node_egress: file.police_node_egress.unwrap_or(false),
             police_hairpin: file.police_hairpin.unwrap_or(false),
+            keep_flows: !choice("liveFlows", file.live_flows, ["recheck", "keep"])?,
+            icmp_errors: file.icmp_errors_per_second.unwrap_or(DEFAULT_ICMP_ERRORS),
+            flow_events: file.flow_events_per_second.unwrap_or(DEFAULT_FLOW_EVENTS),
             cluster_cidrs: values::cluster_cidrs(file.cluster_cidr.as_deref())?,
             node_port_addresses: values::node_ports(&file.node_port_addresses.unwrap_or_default())?,
             localhost_node_ports: file.localhost_node_ports.unwrap_or(true),

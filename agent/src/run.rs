@@ -182,12 +182,15 @@ fn config(settings: &Settings, hz: u32) -> Result<Config> {
                 config_flags::POLICE_NODE_EGRESS,
             )
             | flag(settings.police_hairpin, config_flags::POLICE_HAIRPIN)
+            | flag(settings.keep_flows, config_flags::KEEP_FLOWS)
             | flag(bpf::knows_csum_ipv6()?, config_flags::CSUM_IPV6),
         hz,
         snat_first: first,
         snat_count: last - first + 1,
         half_open_per_pod: settings.half_open.0,
         half_open_total: settings.half_open.1,
+        error_rate: settings.icmp_errors,
+        event_rate: settings.flow_events,
         reserved: 0,
     })
 }

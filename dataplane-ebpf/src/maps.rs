@@ -13,6 +13,8 @@ static CONFIG: aya_ebpf::Global<Config> = aya_ebpf::Global::new(Config {
     snat_count: 4_000,
     half_open_per_pod: 0,
     half_open_total: 0,
+    error_rate: 0,
+    event_rate: 0,
     reserved: 0,
 });
 
@@ -37,6 +39,8 @@ setting!(snat_first: u16);
 setting!(snat_count: u16);
 setting!(half_open_per_pod: u32);
 setting!(half_open_total: u32);
+setting!(error_rate: u32);
+setting!(event_rate: u32);
 
 /// True if a bit of `config_flags` is set.
 #[inline(always)]

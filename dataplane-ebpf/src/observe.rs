@@ -1,18 +1,22 @@
 //! Counters of drops, and flow events for those who listen.
+//!
+//! New flows are told one by one, dropped packets together with those like them: at once, and then
+//! once a second with their number. Events have a budget on each CPU; what it does not cover is counted.
 
 use aya_ebpf::{
-    btf_maps::{Array, PerCpuArray, RingBuf},
+    btf_maps::{Array, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use dataplane_common::{
-    abi::{Address, CtVal, FlowEvent, capacity, ct_flags},
+    abi::{Address, CtVal, DropKey, DropVal, FlowEvent, capacity, ct_flags, event_count},
+    decide::budget,
     verdict::{DropReason, Verdict},
 };
 
 use crate::{
     family::Family,
-    maps::{element, local_element},
-    packet::{Ctx, monotonic_ns},
+    maps::{self, Table, element, local_element},
+    packet::{Ctx, atomic_add, monotonic_ns},
     stage::{conntrack::Tuple, parse::Packet},
 };
 
@@ -24,6 +28,20 @@ static LISTENERS: Array<u32, 1> = Array::new();
 
 #[btf_map(name = "events")]
 static EVENTS: RingBuf<FlowEvent, { capacity::EVENTS as usize }> = RingBuf::new();
+
+#[btf_map(name = "told")]
+static TOLD: LruHashMap<DropKey, DropVal, { capacity::TOLD as usize }> = LruHashMap::new();
+
+#[btf_map(name = "event_budget")]
+static EVENT_BUDGET: PerCpuArray<u64, { capacity::EVENT_BUDGET as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "event_counts")]
+static EVENT_COUNTS: PerCpuArray<u64, { capacity::EVENT_COUNTS as usize }> = PerCpuArray::new();
+
+/// Events that a CPU may send at once.
+const EVENT_BURST: u32 = 256;
+/// How long dropped packets are counted until they are told, in nanoseconds.
+const JOINED_NS: u64 = 1_000_000_000;
 
 /// Counts a drop.
 #[inline(always)]
@@ -50,11 +68,34 @@ pub fn tell<A: Address>(
     to: &Tuple<A>,
     at: u64,
 ) -> u32 {
-    let Some(mut slot) = EVENTS.reserve(0) else {
+    let now = monotonic_ns();
+    let reason = (at >> 8) as u32 & 0xff;
+    let packets = if reason == 0 {
+        1
+    } else {
+        join(packet, at as u8, reason, now)
+    };
+    if packets == 0 {
+        return count(event_count::JOINED);
+    }
+    let (Some(full_at), Some(skipped)) = (
+        local_element(&EVENT_BUDGET, 0),
+        local_element(&EVENT_BUDGET, 1),
+    ) else {
         return 0;
     };
+    let (kept, may_send) = budget::take(*full_at, now, maps::event_rate(), EVENT_BURST);
+    *full_at = kept;
+    if !may_send {
+        *skipped += 1;
+        return count(event_count::SAMPLED);
+    }
+    let Some(mut slot) = EVENTS.reserve(0) else {
+        *skipped += 1;
+        return count(event_count::LOST);
+    };
     let mut event = FlowEvent {
-        time: monotonic_ns(),
+        time: now,
         src: packet.src.to_mapped(),
         dst: packet.dst.to_mapped(),
         backend: A::UNSPECIFIED.to_mapped(),
@@ -63,13 +104,16 @@ pub fn tell<A: Address>(
         backend_port: to.dst_port,
         proto: packet.proto,
         hook: at as u8,
-        reason: (at >> 8) as u32 & 0xff,
+        reason,
         ifindex: (at >> 32) as u32,
         egress_rule: 0,
         ingress_rule: 0,
         frontend: 0,
+        packets,
+        skipped: *skipped as u32,
         reserved: 0,
     };
+    *skipped = 0;
     if let Some(entry) = entry {
         event.egress_rule = entry.egress_rule;
         event.ingress_rule = entry.ingress_rule;
@@ -80,7 +124,47 @@ pub fn tell<A: Address>(
     }
     slot.write(event);
     slot.submit(0);
+    count(event_count::SENT)
+}
+
+/// Counts a verdict by what became of its event.
+#[inline(always)]
+fn count(outcome: u32) -> u32 {
+    if let Some(count) = local_element(&EVENT_COUNTS, outcome) {
+        *count += 1;
+    }
     0
+}
+
+/// Joins a dropped packet with those like it. Returns how many an event is to stand for; 0: none is due.
+#[inline(never)]
+fn join<A: Address>(packet: &Packet<A>, hook: u8, reason: u32, now: u64) -> u32 {
+    let key = DropKey {
+        src: packet.src.to_mapped(),
+        dst: packet.dst.to_mapped(),
+        dst_port: packet.dst_port,
+        proto: packet.proto,
+        hook,
+        reason,
+    };
+    let Some(told) = TOLD.find(&key) else {
+        let first = DropVal {
+            told: now,
+            packets: 0,
+            reserved: 0,
+        };
+        // Without room for it the next one is told too.
+        let _ = TOLD.put(&key, &first);
+        return 1;
+    };
+    if now - told.told < JOINED_NS {
+        atomic_add(&mut told.packets, 1);
+        return 0;
+    }
+    let packets = told.packets.wrapping_add(1);
+    told.told = now;
+    told.packets = 0;
+    packets
 }
 
 /// Tells those who listen of a packet that is dropped, unless its flow was told of. The packet is the

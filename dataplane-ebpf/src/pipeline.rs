@@ -16,7 +16,7 @@ use crate::{
     stage::{
         conntrack::{self, Tuple},
         create::{self, Origin, outcome},
-        forward, fragment, neighbour,
+        errors, forward, fragment, neighbour,
         parse::{self, Frag, Kind, Packet},
         policy, reject, related, rewrite, service, subject,
     },
@@ -242,7 +242,11 @@ fn turn_away<F: Family, C: Ctx, const HOOK: u32>(
     refuses: bool,
 ) -> Verdict {
     // A host's own packet is never refused: its sender is told by the drop.
-    if HOOK == TO_NET || !refuses || reject::refuse::<F, C>(ctx, packet, HOOK).is_err() {
+    if HOOK == TO_NET
+        || !refuses
+        || (reject::refuses_by_error(packet) && !errors::may_tell(packet.src, reason))
+        || reject::refuse::<F, C>(ctx, packet, HOOK).is_err()
+    {
         return Err(reason);
     }
     if observe::is_heard() {
@@ -321,7 +325,9 @@ fn complain<F: Family, C: Ctx, const HOOK: u32>(
     reason: DropReason,
     problem: reject::Problem,
 ) -> Verdict {
-    if reject::complain::<F, C>(ctx, packet, problem, HOOK).is_err() {
+    if !errors::may_tell(packet.src, reason)
+        || reject::complain::<F, C>(ctx, packet, problem, HOOK).is_err()
+    {
         return Err(reason);
     }
     if observe::is_heard() {

@@ -26,7 +26,12 @@ spec:
 const DENY_INGRESS: &str = "  policyTypes: [Ingress]";
 
 fn world() -> World {
-    let mut world = World::new();
+    world_with(&[])
+}
+
+/// [`world`] with more arguments for the agents.
+fn world_with(args: &[&str]) -> World {
+    let mut world = World::with_args(args);
     world.pod_on_each_node("web");
     world.service("web", vip(1));
     world.await_service(vip(1), 80);
@@ -231,29 +236,50 @@ fn blocks_of_addresses_admit_clients_outside() {
     }
 }
 
-#[test]
-fn a_live_flow_is_judged_again_when_the_rules_change() {
-    let mut world = world();
-    let clients = world.pods();
+/// Connections of pods to the pod `web-1`, by its addresses and by the Service, in use.
+fn open_connections(world: &World) -> Vec<(String, Connection)> {
     let mut open = Vec::new();
-    for client in &clients {
+    for client in world.pods() {
         for to in [at(world.plane.pod("web-1").addrs(), TCP), at(vip(1), 80)].concat() {
             let connect = || Connection::open(None, to, 2 * DROPPED);
             let mut connection = client.netns.run(connect).unwrap();
             connection.get("/", false).unwrap();
-            open.push((client.name.clone(), to, connection));
+            open.push((format!("{} to {to}", client.name), connection));
         }
     }
+    open
+}
+
+/// Denies all, and waits until new connections fail.
+fn deny_all(world: &mut World) {
     world.yaml(&policy("deny", DENY_INGRESS));
-    for client in &clients {
-        await_denied(&world, client);
+    for client in world.pods() {
+        await_denied(world, &client);
     }
-    for (name, to, connection) in &mut open {
-        assert!(
-            connection.get("/", false).is_err(),
-            "{name} to {to} still passes"
-        );
+}
+
+#[test]
+fn a_live_flow_is_judged_again_when_the_rules_change() {
+    let mut world = world();
+    let mut open = open_connections(&world);
+    deny_all(&mut world);
+    for (name, connection) in &mut open {
+        assert!(connection.get("/", false).is_err(), "{name} still passes");
     }
+}
+
+#[test]
+fn a_live_flow_stays_if_the_settings_keep_it() {
+    let file = std::env::temp_dir().join(format!("sluice-keep-{}.yaml", std::process::id()));
+    std::fs::write(&file, "liveFlows: keep\n").unwrap();
+    let mut world = world_with(&["--config", &file.display().to_string()]);
+    let mut open = open_connections(&world);
+    deny_all(&mut world);
+    for (name, connection) in &mut open {
+        let answer = connection.get("/", false);
+        assert!(answer.is_ok(), "{name}: {answer:?}");
+    }
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dataplane_common::{
-    abi::{Addr6, FlowEvent, Port, hook, name},
+    abi::{Addr6, DropKey, DropVal, FlowEvent, Port, event_count, hook, name},
     net::proto::TCP,
     verdict::DropReason,
 };
@@ -43,6 +43,8 @@ both_families! {
             egress_rule: 31,
             ingress_rule: 21,
             frontend,
+            packets: 1,
+            skipped: 0,
             reserved: 0,
         };
         assert_eq!(events, [want]);
@@ -52,13 +54,12 @@ both_families! {
         assert_eq!(w.kernel.events(), []);
     }
 
-    /// Each packet of a denied flow is told, with its reason, at the hook that drops it.
+    /// A denied flow is told with its reason, at each hook that drops its packets.
     fn of_a_denied_flow(w: Redirect) {
         let closed = w.allow(&[]);
         w.isolate_ingress(SERVER, closed);
         listen(&mut w);
         let cases = [
-            (At::FromPod(CLIENT), w.udp(FROM, TO), hook::FROM_POD, ifindex(CLIENT)),
             (At::FromPod(CLIENT), w.udp(FROM, TO), hook::FROM_POD, ifindex(CLIENT)),
             (At::FromPod(SERVER), w.udp(TO, FROM), hook::FROM_POD, ifindex(SERVER)),
             (At::ToPod(SERVER, None), w.udp((OUTSIDE, 9), TO), hook::TO_POD, ifindex(SERVER)),
@@ -129,19 +130,49 @@ both_families! {
         assert_eq!((events[0].src, events[0].dst), (nowhere, nowhere));
     }
 
-    /// A packet of a denied flow is told once, with its rules, and so is what follows.
-    fn denied_flows_between_others(w: Redirect) {
+    /// Dropped packets are told with those like them: at once, then with the number of those since.
+    fn drops_are_joined(w: Redirect) {
         let closed = w.allow(&[]);
         w.isolate_ingress(SERVER, closed);
         listen(&mut w);
         let spoofed = w.udp((THIRD, 1), TO).of_pod(CLIENT);
-        for _ in 0..3 {
-            w.send(At::FromPod(CLIENT), &w.udp(FROM, TO)).drops(DropReason::PolicyIngress);
+        let mut round = |packets| {
+            for client in 0..3 {
+                let denied = w.udp((CLIENT, FROM.1 + client), TO);
+                w.send(At::FromPod(CLIENT), &denied).drops(DropReason::PolicyIngress);
+                w.send(At::FromPod(CLIENT), &spoofed).drops(DropReason::SourceSpoofed);
+            }
+            let told = w.kernel.events().into_iter();
+            let told: Vec<_> = told.map(|it| (DropReason::from_code(it.reason), it.packets)).collect();
+            let pair = [DropReason::PolicyIngress, DropReason::SourceSpoofed];
+            assert_eq!(told, pair.map(|reason| (Some(reason), packets)));
+            for key in w.kernel.keys::<DropKey>(name::TOLD) {
+                let val: DropVal = w.kernel.read(name::TOLD, &key).expect("a key of the map");
+                w.kernel.write(name::TOLD, &key, &DropVal { told: 0, ..val });
+            }
+        };
+        round(1);
+        round(3);
+        round(3);
+    }
+
+    /// Events have a budget; each tells how many there were not before it.
+    fn too_many(w: Tight) {
+        const SENT: u16 = 1_500;
+        listen(&mut w);
+        let count = |w: &World, what| w.kernel.sum(name::EVENT_COUNTS, what);
+        let before = [event_count::SENT, event_count::SAMPLED].map(|what| count(&w, what));
+        for port in 1..=SENT {
+            let spoofed = w.udp((THIRD, 1), (SERVER, port)).of_pod(CLIENT);
             w.send(At::FromPod(CLIENT), &spoofed).drops(DropReason::SourceSpoofed);
         }
-        let reasons = w.kernel.events().into_iter().map(|event| DropReason::from_code(event.reason));
-        let pair = [DropReason::PolicyIngress, DropReason::SourceSpoofed].map(Some);
-        assert_eq!(reasons.collect::<Vec<_>>(), pair.repeat(3));
+        let events = w.kernel.events();
+        let sent = count(&w, event_count::SENT) - before[0];
+        let sampled = count(&w, event_count::SAMPLED) - before[1];
+        assert_eq!((events.len() as u64, sent + sampled), (sent, SENT.into()));
+        assert!(sampled > 0, "{sent} events");
+        let told: u64 = events.iter().map(|event| u64::from(event.skipped)).sum();
+        assert_eq!(told + w.kernel.sum(name::EVENT_BUDGET, 1), sampled);
     }
 }
 

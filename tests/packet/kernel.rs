@@ -30,7 +30,7 @@ pub enum Mode {
     Redirect,
     /// Same-node traffic goes through the stack, and the pods' egress to their node is policed.
     Stack,
-    /// Redirecting, with small limits: see the constants of this module.
+    /// Redirecting, with small limits (see the constants of this module); allowed flows stay allowed.
     Tight,
     /// Policies are not enforced.
     Unpoliced,
@@ -171,12 +171,7 @@ impl Kernel {
 
     /// A count of the early program's.
     pub fn early_count(&self, what: u32) -> u64 {
-        let cpus = aya::util::nr_cpus().expect("the number of CPUs");
-        let mut counts = vec![0; cpus * 8];
-        sys::lookup(self.fd(name::XDP_FRAMES), bytes_of(&what), &mut counts)
-            .expect("a counter of the early program");
-        let words = counts.chunks_exact(8);
-        words.map(|word| from_bytes::<u64>(word).unwrap_or(0)).sum()
+        self.sum(name::XDP_FRAMES, what)
     }
 
     fn program(&self, hook: Hook) -> BorrowedFd<'_> {
@@ -239,21 +234,16 @@ impl Kernel {
 
     /// Packets dropped so far, by reason.
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
-        let cpus = aya::util::nr_cpus().expect("the number of CPUs");
-        let mut counts = vec![0; cpus * 8];
-        let mut read = |reason: DropReason| {
-            sys::lookup(
-                self.fd(name::DROPS),
-                bytes_of(&(reason as u32)),
-                &mut counts,
-            )
-            .expect("a counter for each reason");
-            let words = counts
-                .chunks_exact(8)
-                .map(|word| from_bytes::<u64>(word).unwrap_or(0));
-            (reason, words.sum())
-        };
+        let read = |reason: DropReason| (reason, self.sum(name::DROPS, reason as u32));
         DropReason::ALL.iter().map(|&reason| read(reason)).collect()
+    }
+
+    /// An element of a per-CPU array, all CPUs together.
+    pub fn sum(&self, map: &str, index: u32) -> u64 {
+        let mut counts = vec![0; cpus() * 8];
+        sys::lookup(self.fd(map), bytes_of(&index), &mut counts).expect("an element of the array");
+        let words = counts.chunks_exact(8);
+        words.map(|word| from_bytes::<u64>(word).unwrap_or(0)).sum()
     }
 
     /// Takes the flow events out of the ring.
@@ -282,10 +272,11 @@ impl Kernel {
             name::CIDRS,
             name::SOURCE_RANGES,
         ];
-        for map in pairs
-            .as_flattened()
-            .iter()
-            .chain([&name::ROWS, &name::SUBJECTS_OVERFLOW])
+        for map in
+            pairs
+                .as_flattened()
+                .iter()
+                .chain([&name::ROWS, &name::SUBJECTS_OVERFLOW, &name::TOLD])
         {
             self.empty(map);
         }
@@ -297,6 +288,11 @@ impl Kernel {
     pub fn forget_flows(&self) {
         for map in [name::CONNTRACK, name::FRAGMENTS].as_flattened() {
             self.empty(map);
+        }
+        for word in 0..capacity::EVENT_BUDGET {
+            let zeroes = vec![0; cpus() * 8];
+            sys::update(self.fd(name::EVENT_BUDGET), bytes_of(&word), &zeroes)
+                .expect("an element of the array");
         }
         for place in (netns::UPLINK..netns::UPLINK + 16).chain([capacity::HALF_OPEN - 1]) {
             self.write(name::HALF_OPEN, &place, &0u32);
@@ -345,6 +341,10 @@ impl Kernel {
     }
 }
 
+fn cpus() -> usize {
+    aya::util::nr_cpus().expect("the number of CPUs")
+}
+
 fn object() -> PathBuf {
     env::var_os("SLUICE_BPF_OBJECT").map_or_else(
         || {
@@ -358,10 +358,13 @@ fn object() -> PathBuf {
 }
 
 fn config(mode: Mode) -> Config {
-    use config_flags::{CSUM_IPV6, POLICE_HAIRPIN, POLICE_NODE_EGRESS, POLICY, REDIRECT, SERVICES};
+    use config_flags::{
+        CSUM_IPV6, KEEP_FLOWS, POLICE_HAIRPIN, POLICE_NODE_EGRESS, POLICY, REDIRECT, SERVICES,
+    };
     let tight = mode == Mode::Tight;
     let flags = match mode {
-        Mode::Redirect | Mode::Tight => REDIRECT | POLICY,
+        Mode::Redirect => REDIRECT | POLICY,
+        Mode::Tight => REDIRECT | POLICY | KEEP_FLOWS,
         Mode::Stack => POLICY | POLICE_NODE_EGRESS | POLICE_HAIRPIN,
         Mode::Unpoliced => REDIRECT,
         Mode::FuzzRedirect => REDIRECT | POLICY,
@@ -375,6 +378,8 @@ fn config(mode: Mode) -> Config {
         snat_count: if tight { TIGHT_SNAT_COUNT } else { 4_000 },
         half_open_per_pod: if tight { TIGHT_PER_POD } else { 0 },
         half_open_total: if tight { TIGHT_TOTAL } else { 0 },
+        error_rate: if tight { 1 } else { 1_000_000 },
+        event_rate: if tight { 1 } else { 1_000_000 },
         reserved: 0,
     }
 }

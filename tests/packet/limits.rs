@@ -1,9 +1,9 @@
-//! Limits: half-open flows, and room for flows.
+//! Limits: half-open flows, room for flows, and ICMP errors.
 
 use dataplane_common::{
     abi::{capacity, name},
     net::proto::{TCP, UDP},
-    verdict::DropReason::{ConntrackFull, HalfOpenLimit},
+    verdict::DropReason::{ConntrackFull, HalfOpenLimit, NoBackend},
 };
 
 use crate::{
@@ -60,6 +60,33 @@ both_families! {
         }
         let _ = w.send(At::FromPod(CLIENT), &w.udp((CLIENT, 40_000), TO)).redirected();
         assert_eq!((w.half_open(ifindex(CLIENT)), w.half_open_total()), (0, 0));
+    }
+
+    /// A sender gets so many ICMP errors at a time: what it does not get is counted, others get theirs,
+    /// and resets are none.
+    fn errors_to_a_sender(w: Tight) {
+        const BURST: u32 = 50;
+        for place in 0..capacity::ERROR_BUDGETS {
+            w.kernel.write(name::ERROR_BUDGETS, &place, &0u64);
+        }
+        for proto in [TCP, UDP] {
+            w.serve_plain(proto, (VIP, 80), &[]);
+        }
+        let held = |w: &World| w.kernel.sum(name::ERRORS_HELD, NoBackend as u32);
+        let before = held(&w);
+        let ask = |w: &World, proto, from: Host| {
+            w.send(At::FromPod(from), &w.first(proto, (from, 9), (VIP, 80)))
+        };
+        for _ in 0..BURST {
+            assert_eq!(ask(&w, UDP, CLIENT).refusal(), Some(NoBackend));
+        }
+        assert_eq!(held(&w), before);
+        for _ in 0..3 {
+            ask(&w, UDP, CLIENT).drops(NoBackend);
+        }
+        assert_eq!(held(&w), before + 3);
+        assert_eq!(ask(&w, UDP, THIRD).refusal(), Some(NoBackend));
+        assert_eq!(ask(&w, TCP, CLIENT).refusal(), Some(NoBackend));
     }
 
     /// When there is no room for flows, new ones are dropped and counted, and the others live.

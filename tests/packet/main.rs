@@ -48,6 +48,7 @@ mod events;
 mod fragments;
 mod fuzz;
 mod host_backends;
+mod keep;
 mod limits;
 mod malformed;
 mod mtu;

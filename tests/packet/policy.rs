@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use dataplane_common::{
-    abi::subject_state,
+    abi::{identity_flags, subject_state},
     net::proto::{SCTP, TCP, UDP},
     verdict::DropReason::{self, PolicyEgress, PolicyIngress},
 };
@@ -94,6 +94,23 @@ both_families! {
             }
         }
         w.send(At::ToPod(SERVER, None), &w.tcp(SYN, (REMOTE, 9), TO)).drops(PolicyIngress);
+    }
+
+    /// Blocks hold known addresses too; those that are marked as in none are not looked up.
+    fn by_cidr_of_known(w: Redirect) {
+        let (block, bits) = (w.ip(REMOTE), if w.family == Family::V4 { 24 } else { 64 });
+        let block = match block {
+            IpAddr::V4(ip) => IpAddr::from((u32::from(ip) & !0xff).to_be_bytes()),
+            IpAddr::V6(ip) => IpAddr::from((u128::from(ip) & !0xffff).to_be_bytes()),
+        };
+        w.cidr(block, bits, 5);
+        let ruleset = w.allow(&[(Peer::Set(5), 41)]);
+        w.isolate_ingress(SERVER, ruleset);
+        let request = w.udp((REMOTE, 9), TO);
+        w.send(At::ToPod(SERVER, None), &request).passes(&request);
+        let other = Host::Remote(2);
+        w.set_identity(other, 0, 0, identity_flags::POD | identity_flags::NO_CIDR);
+        w.send(At::ToPod(SERVER, None), &w.udp((other, 9), TO)).drops(PolicyIngress);
     }
 
     /// Rules name ports and ranges of them, each protocol its own.
@@ -355,7 +372,7 @@ both_families! {
 }
 
 /// Gives a pod's address to another pod.
-fn move_address(w: &mut World, from: Host, to: Host) {
+pub fn move_address(w: &mut World, from: Host, to: Host) {
     let mut old = None;
     w.change_pod(from, |pod| {
         old = Some((pod.addr4, pod.addr6));

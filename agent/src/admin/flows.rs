@@ -74,6 +74,8 @@ fn flow(event: &FlowEvent, names: &Names, lost_before: u64) -> Flow {
         egress_rule: names.rule(event.egress_rule),
         ingress_rule: names.rule(event.ingress_rule),
         isolated_by,
+        packets: event.packets.into(),
+        sampled_out_before: event.skipped.into(),
         lost_before,
     }
 }

@@ -339,6 +339,10 @@ pub struct Flow {
     pub ingress_rule: Option<String>,
     /// For a drop by policy: the policies that isolate the pod in this direction.
     pub isolated_by: Vec<String>,
+    /// Packets it stands for: of dropped ones, all like it since the one before.
+    pub packets: u64,
+    /// Verdicts on the same CPU before this one that were left out, because there were too many.
+    pub sampled_out_before: u64,
     /// Verdicts that were lost before this one, because nobody could keep up.
     pub lost_before: u64,
 }

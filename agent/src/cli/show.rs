@@ -244,6 +244,15 @@ pub fn flow(flow: &Flow) -> String {
     if !flow.isolated_by.is_empty() {
         add("isolated by", &Some(flow.isolated_by.join(", ")));
     }
+    if flow.packets > 1 {
+        add("packets:", &Some(flow.packets.to_string()));
+    }
+    if flow.sampled_out_before > 0 {
+        add(
+            "sampled out before:",
+            &Some(flow.sampled_out_before.to_string()),
+        );
+    }
     if flow.lost_before > 0 {
         add("lost before:", &Some(flow.lost_before.to_string()));
     }

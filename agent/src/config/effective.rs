@@ -28,6 +28,9 @@ impl From<&Settings> for File {
             socket_lb: text(settings.socket_lb, ["host", "off"]),
             police_node_egress: Some(settings.police_node_egress),
             police_hairpin: Some(settings.police_hairpin),
+            live_flows: text(!settings.keep_flows, ["recheck", "keep"]),
+            icmp_errors_per_second: Some(settings.icmp_errors),
+            flow_events_per_second: Some(settings.flow_events),
             cluster_cidr: values::joined(&settings.cluster_cidrs),
             node_port_addresses: Some(if node_ports.primary {
                 vec!["primary".to_owned()]

@@ -41,6 +41,12 @@ pub struct File {
     pub police_node_egress: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub police_hairpin: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live_flows: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_errors_per_second: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_events_per_second: Option<u32>,
     #[serde(rename = "clusterCIDR", skip_serializing_if = "Option::is_none")]
     pub cluster_cidr: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +154,7 @@ impl File {
             manifests, kubeconfig, api_server, node_name, bpffs, cgroup_root, socket, services, policy, forwarding,
             socket_lb, police_node_egress, police_hairpin, cluster_cidr, node_port_addresses, localhost_node_ports, masquerade_all, uplinks, xdp,
             snat_ports, cni_install, cni_bin_dir, cni_conf_dir,
+            live_flows, icmp_errors_per_second, flow_events_per_second,
             healthz_bind_address, metrics_bind_address, bind_address_hard_fail,
             health_timeout_secs, proxy_mode, oom_score_adj, log, log_format,
         }

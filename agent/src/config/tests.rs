@@ -115,6 +115,10 @@ fn bad_values_name_the_setting_and_the_remedy() {
             "events: 3 is not a power of two",
         ),
         ("halfOpen: {perPod: 0}", "give perPod at least 1"),
+        (
+            "liveFlows: cut",
+            "liveFlows: \"cut\" is not known: write recheck or keep",
+        ),
     ] {
         let error = settings(args(), file(text)).expect_err(text).to_string();
         assert!(error.contains(expected), "{error}");

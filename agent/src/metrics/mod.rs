@@ -53,6 +53,8 @@ pub struct Metrics {
     map_capacity: Family<Label, Gauge>,
     map_pressure: Family<Label, Number>,
     drops: Family<Label, Counter>,
+    errors_held: Family<Label, Counter>,
+    flow_events: Family<Label, Counter>,
     half_open: Gauge,
     source: source::Source,
     cni: Family<Labels2, Counter>,
@@ -93,6 +95,10 @@ pub struct Sample {
     pub maps: Vec<(String, u64, u64)>,
     /// Packets dropped, by reason.
     pub drops: BTreeMap<&'static str, u64>,
+    /// Dropped packets whose sender got no ICMP error, since it had many, by reason.
+    pub errors_held: BTreeMap<&'static str, u64>,
+    /// Verdicts while someone listens, by what became of their events.
+    pub flow_events: BTreeMap<&'static str, u64>,
     /// Flows that nobody has answered.
     pub half_open: u64,
     /// The following of each kind at the API server.
@@ -135,6 +141,8 @@ impl Metrics {
             map_capacity: to.add("sluice_map_capacity", "Entries that a map has room for", Family::default()),
             map_pressure: to.add("sluice_map_pressure", "Entries of a map over its capacity", Family::default()),
             drops: to.add("sluice_drops", "Packets dropped and connections refused, by reason", Family::default()),
+            errors_held: to.add("sluice_icmp_errors_held", "Dropped packets whose sender got no ICMP error, since it had many", Family::default()),
+            flow_events: to.add("sluice_flow_events", "Verdicts while someone listens, by what became of their events", Family::default()),
             half_open: to.add("sluice_conntrack_half_open", "Flows that nobody has answered", Gauge::default()),
             source: source::Source::register(&mut to),
             cni: to.add("sluice_cni_requests", "Requests of the CNI plugin by command and code of the answer; 0: it was done", Family::default()),
@@ -282,13 +290,15 @@ impl Metrics {
             let pressure = *entries as f64 / (*capacity).max(1) as f64;
             self.map_pressure.get_or_create(&label).set(pressure);
         }
-        for (reason, count) in &sample.drops {
-            store(
-                &self
-                    .drops
-                    .get_or_create(&[("reason", (*reason).to_owned())]),
-                *count,
-            );
+        for (counters, label, counts) in [
+            (&self.drops, "reason", &sample.drops),
+            (&self.errors_held, "reason", &sample.errors_held),
+            (&self.flow_events, "outcome", &sample.flow_events),
+        ] {
+            for (name, count) in counts {
+                let counter = counters.get_or_create(&[(label, (*name).to_owned())]);
+                store(&counter, *count);
+            }
         }
         self.half_open.set(sample.half_open as i64);
         self.source.read(&sample.kinds);

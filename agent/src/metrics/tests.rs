@@ -76,6 +76,8 @@ fn a_sample_shows_pressure_and_drops() {
     let sample = Sample {
         maps: vec![("ct4".to_owned(), 25, 100)],
         drops: [("no-backend", 7)].into(),
+        errors_held: [("too-big", 5)].into(),
+        flow_events: [("sampled-out", 4)].into(),
         half_open: 3,
         ..Sample::default()
     };
@@ -85,6 +87,8 @@ fn a_sample_shows_pressure_and_drops() {
         "sluice_map_capacity{map=\"ct4\"} 100",
         "sluice_map_pressure{map=\"ct4\"} 0.25",
         "sluice_drops_total{reason=\"no-backend\"} 7",
+        "sluice_icmp_errors_held_total{reason=\"too-big\"} 5",
+        "sluice_flow_events_total{outcome=\"sampled-out\"} 4",
         "sluice_conntrack_half_open 3",
     ] {
         assert!(

@@ -1,8 +1,11 @@
-//! Dropped packets, by reason.
+//! Dropped packets, by reason, and what became of the verdicts that listeners are to hear of.
 
 use std::collections::BTreeMap;
 
-use dataplane_common::{abi::name, verdict::DropReason};
+use dataplane_common::{
+    abi::{event_count, name},
+    verdict::DropReason,
+};
 
 use crate::bpf::{Error, Maps};
 
@@ -12,7 +15,30 @@ use crate::bpf::{Error, Maps};
 ///
 /// The counters cannot be read.
 pub fn read(maps: &Maps) -> Result<BTreeMap<DropReason, u64>, Error> {
-    let sums = maps.counters(name::DROPS)?.sums()?;
+    by_reason(maps, name::DROPS)
+}
+
+/// Those among them whose senders got no ICMP error, since they had many.
+///
+/// # Errors
+///
+/// The counters cannot be read.
+pub fn without_error(maps: &Maps) -> Result<BTreeMap<DropReason, u64>, Error> {
+    by_reason(maps, name::ERRORS_HELD)
+}
+
+/// Verdicts by what became of their events.
+///
+/// # Errors
+///
+/// The counters cannot be read.
+pub fn events(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, Error> {
+    let sums = maps.counters(name::EVENT_COUNTS)?.sums()?;
+    Ok(event_count::NAMES.into_iter().zip(sums).collect())
+}
+
+fn by_reason(maps: &Maps, map: &str) -> Result<BTreeMap<DropReason, u64>, Error> {
+    let sums = maps.counters(map)?.sums()?;
     let reasons = (0u32..).zip(sums).filter_map(|(code, count)| {
         let reason = DropReason::from_code(code)?;
         (count != 0).then_some((reason, count))

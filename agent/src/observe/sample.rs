@@ -1,8 +1,10 @@
 //! What `/metrics` reads at the moment it is asked for, away from the event loop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dataplane_common::abi::{capacity, name};
+use dataplane_common::verdict::DropReason;
 
 use super::drops;
 use crate::bpf::{Error, Maps};
@@ -54,23 +56,20 @@ impl Sampler {
         };
         let (maps, census) = (self.maps.clone(), Arc::clone(&self.census));
         let read = tokio::task::spawn_blocking(move || read(&maps, &census)).await;
-        let (maps, drops, half_open) = read.unwrap_or_else(|panicked| {
+        let read = read.unwrap_or_else(|panicked| {
             std::panic::resume_unwind(panicked.into_panic());
         })?;
-        sample.maps.extend(maps);
-        sample.drops = drops;
-        sample.half_open = half_open;
-        Ok(sample)
+        sample.maps.extend(read.maps);
+        Ok(Sample {
+            maps: sample.maps,
+            kinds: sample.kinds,
+            ..read
+        })
     }
 }
 
-type Read = (
-    MapCounts,
-    std::collections::BTreeMap<&'static str, u64>,
-    u64,
-);
-
-fn read(maps: &Maps, census: &Census) -> Result<Read, Error> {
+/// What the maps say.
+fn read(maps: &Maps, census: &Census) -> Result<Sample, Error> {
     let mut counts = Vec::new();
     for (map, entries) in name::CONNTRACK.into_iter().zip(census.entries()) {
         let capacity = maps.raw(map)?.info().max_entries;
@@ -80,16 +79,22 @@ fn read(maps: &Maps, census: &Census) -> Result<Read, Error> {
         let capacity = maps.raw(map)?.info().max_entries;
         counts.push((map.to_owned(), maps.count(map)?, capacity.into()));
     }
-    let drops = drops::read(maps)?;
     let half_open = maps.table::<u32, u32>(name::HALF_OPEN)?;
     let total = half_open.get(&(capacity::HALF_OPEN - 1))?;
-    Ok((
-        counts,
-        drops
-            .into_iter()
-            .map(|(reason, count)| (reason.name(), count))
-            .collect(),
+    Ok(Sample {
+        maps: counts,
+        drops: named(drops::read(maps)?),
+        errors_held: named(drops::without_error(maps)?),
+        flow_events: drops::events(maps)?,
         // A count that has gone astray may be below zero.
-        u64::try_from(total.unwrap_or_default().cast_signed()).unwrap_or_default(),
-    ))
+        half_open: u64::try_from(total.unwrap_or_default().cast_signed()).unwrap_or_default(),
+        ..Sample::default()
+    })
+}
+
+fn named(counts: BTreeMap<DropReason, u64>) -> BTreeMap<&'static str, u64> {
+    let named = counts.into_iter();
+    named
+        .map(|(reason, count)| (reason.name(), count))
+        .collect()
 }

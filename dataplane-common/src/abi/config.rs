@@ -22,11 +22,15 @@ pub struct Config {
     pub half_open_per_pod: u32,
     /// New flows without an answer that the node may have at a time.
     pub half_open_total: u32,
+    /// ICMP errors that one sender may get in a second.
+    pub error_rate: u32,
+    /// Flow events that each CPU may send in a second.
+    pub event_rate: u32,
     /// Explicit padding.
     pub reserved: u32,
 }
 
-abi! { Config = 32 }
+abi! { Config = 40 }
 
 /// Bits of [`Config::flags`].
 pub mod config_flags {
@@ -43,4 +47,6 @@ pub mod config_flags {
     pub const CSUM_IPV6: u32 = 1 << 4;
     /// NetworkPolicies police traffic of a pod to itself through a Service like any other.
     pub const POLICE_HAIRPIN: u32 = 1 << 5;
+    /// An allowed flow between the same pods stays allowed when policy changes.
+    pub const KEEP_FLOWS: u32 = 1 << 6;
 }

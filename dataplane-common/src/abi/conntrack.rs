@@ -120,6 +120,8 @@ pub mod ct_flags {
     pub const HALF_OPEN: u16 = 1 << 11;
     /// TCP: the flow is reset when its backend is gone.
     pub const RESETS: u16 = 1 << 12;
+    /// The pod at an end was not known when the flow was judged.
+    pub const UNPOLICED: u16 = 1 << 13;
 }
 
 /// A fragmented datagram (RFC 791 section 3.2, RFC 8200 section 4.5).

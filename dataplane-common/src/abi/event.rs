@@ -34,11 +34,59 @@ pub struct FlowEvent {
     pub ingress_rule: u32,
     /// The frontend, 0 for none.
     pub frontend: u32,
+    /// Packets it stands for: dropped ones like this, since the event before.
+    pub packets: u32,
+    /// Verdicts of this CPU since its event before, for which there was no event.
+    pub skipped: u32,
     /// Explicit padding.
     pub reserved: u32,
 }
 
-abi! { FlowEvent = 88 }
+/// Dropped packets that one event stands for.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct DropKey {
+    /// As [`FlowEvent::src`].
+    pub src: Addr6,
+    /// As [`FlowEvent::dst`].
+    pub dst: Addr6,
+    /// Destination port.
+    pub dst_port: Port,
+    /// IP protocol number.
+    pub proto: u8,
+    /// [`hook`].
+    pub hook: Hook,
+    /// As [`FlowEvent::reason`].
+    pub reason: u32,
+}
+
+/// When an event told of them.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DropVal {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub told: u64,
+    /// Packets since then.
+    pub packets: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+/// What becomes of verdicts while someone listens.
+pub mod event_count {
+    /// An event was sent.
+    pub const SENT: u32 = 0;
+    /// A dropped packet is counted in the next event of its like.
+    pub const JOINED: u32 = 1;
+    /// No event: there were too many.
+    pub const SAMPLED: u32 = 2;
+    /// No event: the ring was full.
+    pub const LOST: u32 = 3;
+    /// Their names.
+    pub const NAMES: [&str; 4] = ["sent", "joined", "sampled-out", "lost"];
+}
+
+abi! { FlowEvent = 96, DropKey = 40, DropVal = 16 }
 
 /// A hook, as a number of [`hook`].
 pub type Hook = u8;

@@ -47,8 +47,19 @@ pub mod name {
     pub const LISTENERS: &str = "listeners";
     /// RINGBUF of `FlowEvent`.
     pub const EVENTS: &str = "events";
+    /// LRU_HASH [`super::DropKey`] -> [`super::DropVal`]: drops that an event told of.
+    pub const TOLD: &str = "told";
+    /// PERCPU_ARRAY of u64: when the budget of events is full ([`crate::decide::budget`]), then the
+    /// verdicts without an event since the last one.
+    pub const EVENT_BUDGET: &str = "event_budget";
+    /// PERCPU_ARRAY [`super::event_count`] -> u64 verdicts.
+    pub const EVENT_COUNTS: &str = "event_counts";
     /// PERCPU_ARRAY `DropReason` -> u64 packets.
     pub const DROPS: &str = "drops";
+    /// ARRAY hash of a sender -> u64: when its budget of ICMP errors is full.
+    pub const ERROR_BUDGETS: &str = "error_budgets";
+    /// PERCPU_ARRAY `DropReason` -> u64 dropped packets whose sender got no ICMP error: it had many.
+    pub const ERRORS_HELD: &str = "errors_held";
     /// ARRAY: half-open flows, of the subject in the same place; the last entry is the total. Signed:
     /// a count that has gone astray may be below zero until the sweeper has set it right.
     pub const HALF_OPEN: &str = "half_open";
@@ -151,8 +162,16 @@ pub mod capacity {
     pub const ROWS: u32 = 262_144;
     /// Bytes of the event ring; a power of two and a multiple of the page size.
     pub const EVENTS: u32 = 1 << 20;
+    /// Kinds of drops that events have told of lately.
+    pub const TOLD: u32 = 8_192;
+    /// Words of a CPU's budget of events.
+    pub const EVENT_BUDGET: u32 = 2;
+    /// Counts of verdicts by what became of their events.
+    pub const EVENT_COUNTS: u32 = 4;
     /// Drop reasons.
     pub const DROPS: u32 = 64;
+    /// Budgets of ICMP errors; a power of two.
+    pub const ERROR_BUDGETS: u32 = 4_096;
     /// Uplinks with the early program.
     pub const XDP_DEVICES: u32 = 64;
     /// Counters of the early program.

@@ -2,5 +2,6 @@
 //! programs do the lookups; tests call these on the host.
 
 pub mod balance;
+pub mod budget;
 pub mod conntrack;
 pub mod policy;

@@ -4,6 +4,7 @@ pub mod conntrack;
 pub mod create;
 pub mod early;
 pub mod enter;
+pub mod errors;
 pub mod forward;
 pub mod fragment;
 pub mod neighbour;

@@ -78,6 +78,7 @@ fn judge_question<F: Family>() -> u32 {
     scratch.val.egress_rule = 0;
     scratch.val.ingress_rule = 0;
     scratch.val.denied = 0;
+    scratch.val.flags &= !ct_flags::UNPOLICED;
     if !maps::enabled(config_flags::POLICY) {
         return 0;
     }
@@ -103,6 +104,10 @@ fn judge_end<F: Family, const DIRECTION: bool>(scratch: &mut Scratch<F::Addr>) -
     } = scratch;
     let ruleset = ruleset_at::<F::Addr, DIRECTION>(question);
     if ruleset == 0 {
+        return 0;
+    }
+    if ruleset == UNPOLICED {
+        val.flags |= ct_flags::UNPOLICED;
         return 0;
     }
     if ruleset == CLOSED {
@@ -154,10 +159,21 @@ pub fn judge_either_way<F: Family>() -> u32 {
 }
 
 /// Judges a live flow in the present epoch, in its own orientation, for the pods that are at its
-/// ends now.
+/// ends now. By a setting, one that was allowed between the same pods stays so.
 #[inline(always)]
 pub fn judge_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) {
+    let ends = (entry.initiator_ifindex, entry.responder_ifindex);
     if ask_again::<F>(packet, entry) == 0 {
+        return;
+    }
+    let keeps = maps::enabled(config_flags::KEEP_FLOWS)
+        && entry.denied == 0
+        && entry.flags & ct_flags::UNPOLICED == 0
+        && ends == (entry.initiator_ifindex, entry.responder_ifindex);
+    if keeps {
+        if let Some(scratch) = F::scratch() {
+            entry.epoch = scratch.val.epoch;
+        }
         return;
     }
     if entry.flags & ct_flags::MIDSTREAM != 0 {
@@ -172,6 +188,7 @@ pub fn judge_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Add
     entry.egress_rule = scratch.val.egress_rule;
     entry.ingress_rule = scratch.val.ingress_rule;
     entry.denied = scratch.val.denied;
+    entry.flags = (entry.flags & !ct_flags::UNPOLICED) | (scratch.val.flags & ct_flags::UNPOLICED);
 }
 
 /// Puts a live flow's question into the scratch room; 0 if that fails.
@@ -229,7 +246,10 @@ fn device_now<F: Family>(ifindex: u32, addr: &F::Addr) -> u32 {
 /// Not 0 if a pod may send to a multicast or broadcast address: there is no flow, only egress.
 #[inline(never)]
 pub fn may_multicast<F: Family>(pod: &Subject, packet: &Packet<F::Addr>) -> u32 {
-    if !maps::enabled(config_flags::POLICY) || !has_ruleset(pod, pod.egress) {
+    if !maps::enabled(config_flags::POLICY)
+        || pod.state != subject_state::MANAGED
+        || pod.egress == 0
+    {
         return 1;
     }
     let world = IdentityVal {
@@ -245,15 +265,13 @@ pub fn may_multicast<F: Family>(pod: &Subject, packet: &Packet<F::Addr>) -> u32 
     evaluate::<F>(pod.egress, &world, false, &packet.dst, what, lookup).allowed
 }
 
-#[inline(always)]
-fn has_ruleset(subject: &Subject, ruleset: u32) -> bool {
-    subject.state == subject_state::MANAGED && ruleset != 0
-}
-
+/// The pod of this node at an end, if it is policed there.
 /// A number that no ruleset has: the device is closed. Its hook may have let the packet in a moment before.
 const CLOSED: u32 = u32::MAX;
+/// Another: the pod is not known yet.
+const UNPOLICED: u32 = u32::MAX - 1;
 
-/// The ruleset of an end in its direction; 0 if that is not policed; or [`CLOSED`].
+/// The ruleset of an end in its direction; 0 if that is not policed; or [`CLOSED`] or [`UNPOLICED`].
 #[inline(always)]
 fn ruleset_at<A, const DIRECTION: bool>(question: &Question<A>) -> u32 {
     let ifindex = if DIRECTION == EGRESS {
@@ -277,7 +295,7 @@ fn ruleset_at<A, const DIRECTION: bool>(question: &Question<A>) -> u32 {
     match pod.state {
         subject_state::MANAGED => ruleset,
         subject_state::CLOSED => CLOSED,
-        _ => 0,
+        _ => UNPOLICED,
     }
 }
 

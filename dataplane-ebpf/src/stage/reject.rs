@@ -45,6 +45,12 @@ pub fn refuse<F: Family, C: Ctx>(ctx: C, packet: &Packet<F::Addr>, hook: u32) ->
     send_back(ctx, hook)
 }
 
+/// True for a packet that is refused by an ICMP error.
+#[inline(always)]
+pub fn refuses_by_error<A>(packet: &Packet<A>) -> bool {
+    !matches!(packet.proto, proto::TCP | proto::SCTP)
+}
+
 /// What an ICMP error says.
 #[derive(Clone, Copy)]
 pub struct Problem {

@@ -63,6 +63,8 @@ impl Node {
                 snat_count: 1_000,
                 half_open_per_pod: 0,
                 half_open_total: 0,
+                error_rate: 100,
+                event_rate: 1_000,
                 reserved: 0,
             },
             capacities: capacities(1_024),

@@ -93,6 +93,8 @@ fn everything() -> Config {
         snat_count: 4_000,
         half_open_per_pod: 10_000,
         half_open_total: 100_000,
+        error_rate: 100,
+        event_rate: 1_000,
         reserved: 0,
     }
 }

@@ -44,6 +44,8 @@ pub fn load(object: &Path, policy: bool) -> Result<Ebpf> {
         snat_count: 4_000,
         half_open_per_pod: u32::MAX / 2,
         half_open_total: u32::MAX / 2,
+        error_rate: 100,
+        event_rate: 1_000,
         reserved: 0,
     };
     let file =
@@ -126,7 +128,7 @@ fn add_pod(ebpf: &mut Ebpf, pod: PodEnd, number: u32) -> Result<()> {
     let identity = IdentityVal {
         identity: number,
         ifindex: pod.ifindex,
-        flags: identity_flags::POD,
+        flags: identity_flags::POD | identity_flags::NO_CIDR,
     };
     put::<4, 12>(ebpf, name::IDENTITIES[V4], &Addr4::from(pod.ip), &identity)
 }
