@@ -383,14 +383,9 @@ fn send<F: Family, C: Ctx, const HOOK: u32>(
         if flags & HOSTS != HOSTS || packet.dst == dst {
             return Ok(Action::Pass);
         }
-        // The backend is the host itself, or this is what it answers to the client on it.
-        if !forward || subject::is_this_node::<F>(&dst) {
-            return forward::return_to_host(ctx);
-        }
-        return match forward::target_at::<F>(entry.responder_ifindex, dst) {
-            Some(target) => forward::deliver_by_device(ctx, target),
-            None => forward::redirect_status(forward::by_route::<F, C>(ctx, packet, &dst)),
-        };
+        let device = entry.responder_ifindex;
+        let sent = forward::for_host::<F, C>(ctx, packet, forward as u32, device, &dst);
+        return forward::redirect_status(sent);
     }
     if flags & ct_flags::REDIRECT == 0 {
         return Ok(Action::Pass);

@@ -145,6 +145,30 @@ pub fn deliver_by_device<C: Ctx>(ctx: C, target: &Subject) -> Verdict {
     redirected(packet::redirect(target.ifindex))
 }
 
+/// Sends what the host dialled to its backend: behind a device, by the route, or back to the host, which
+/// is its own backend, or whose answer to itself this is (`forward` is 0). Returns 0 or a `DropReason`.
+#[inline(never)]
+pub fn for_host<F: Family, C: Ctx>(
+    ctx: C,
+    packet: &Packet<F::Addr>,
+    forward: u32,
+    device: u32,
+    dst: &F::Addr,
+) -> u32 {
+    let sent = if forward == 0 || subject::is_this_node::<F>(dst) {
+        return_to_host(ctx)
+    } else {
+        match target_at::<F>(device, *dst) {
+            Some(target) => deliver_by_device(ctx, target),
+            None => return by_route::<F, C>(ctx, packet, dst),
+        }
+    };
+    match sent {
+        Ok(_) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
 /// Turns a packet that the host sends round: it comes back in by the device that it was to leave by.
 #[inline(always)]
 pub fn return_to_host<C: Ctx>(ctx: C) -> Verdict {
