@@ -57,21 +57,26 @@ both_families! {
         }
     }
 
-    /// A port whose connection was reset is free at once; one whose connection was closed is taken by
-    /// another client only when no other is left; one whose connection lives is never taken.
+    /// A port whose connection was reset, or closed by the client first, is free at once; one whose backend
+    /// closed first is taken by another client only when no other is left; one whose connection lives is
+    /// never taken.
     fn ports_of_closed_connections(w: Tight) {
         serve(&mut w, TCP);
         let ports: Vec<u16> = (0..TIGHT_SNAT_COUNT).map(|n| open(&w, TCP, n)).collect();
         let state = |n: usize| State::from_number(w.flow(TCP, TO, (Host::Node, ports[n])).expect("a flow").state);
-        let _ = w.send(At::FromNet, &w.tcp(FIN, client(0), AT)).redirected();
         let _ = w.send(At::FromNet, &w.tcp(FIN, TO, (Host::Node, ports[0]))).redirected();
+        let _ = w.send(At::FromNet, &w.tcp(FIN, client(0), AT)).redirected();
         assert_eq!(state(0), State::TimeWait);
         for round in 0..8 {
             let _ = w.send(At::FromNet, &w.tcp(RST, TO, (Host::Node, ports[1]))).redirected();
             assert_eq!(state(1), State::Reset);
             assert_eq!(open(&w, TCP, 10 + round), ports[1], "round {round}");
+            let _ = w.send(At::FromNet, &w.tcp(FIN, client(10 + round), AT)).redirected();
+            let _ = w.send(At::FromNet, &w.tcp(FIN, TO, (Host::Node, ports[1]))).redirected();
+            assert_eq!(state(1), State::TimeWait);
+            assert_eq!(open(&w, TCP, 30 + round), ports[1], "round {round}");
         }
-        assert_eq!(open(&w, TCP, 20), ports[0], "closed, but the last one");
+        assert_eq!(open(&w, TCP, 20), ports[0], "its backend closed it, but it is the last one");
         let more = w.tcp(SYN, client(21), AT);
         w.send(At::FromNet, &more).refused(DropReason::SnatExhausted, &w.refusal_of(&more));
         for n in [2, 3] {

@@ -104,7 +104,8 @@ pub mod ct_flags {
     pub const DNAT: u16 = 1 << 3;
     /// The source is translated.
     pub const SNAT: u16 = 1 << 4;
-    /// TCP: the initiator has sent its FIN.
+    /// TCP: the initiator has sent its FIN. Of a connection that both ends have closed, only the first has its
+    /// flag.
     pub const INITIATOR_CLOSED: u16 = 1 << 5;
     /// Both directions go from device to device, past the host's stack; without it, neither does.
     pub const REDIRECT: u16 = 1 << 6;
@@ -112,7 +113,7 @@ pub mod ct_flags {
     pub const HOST: u16 = 1 << 7;
     /// The initiator is outside: its packets come by an uplink.
     pub const OUTSIDE: u16 = 1 << 8;
-    /// TCP: the responder has sent its FIN.
+    /// TCP: the responder has sent its FIN, as for `INITIATOR_CLOSED`.
     pub const RESPONDER_CLOSED: u16 = 1 << 9;
     /// The flow was joined in its middle: which end began it is not known.
     pub const MIDSTREAM: u16 = 1 << 10;

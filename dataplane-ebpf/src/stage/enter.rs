@@ -28,8 +28,8 @@ const BACKEND_TRIES: u32 = 3;
 /// How many source ports are tried at most: a full range costs a packet some tens of microseconds, and
 /// one of which a fiftieth is free is missed by one packet in two hundred.
 const PORT_TRIES: u32 = 256;
-/// The first of these tries leave alone what another client's connection has just closed: its backend
-/// may still know the tuple (TIME-WAIT, RFC 9293 section 3.6.1). They are few: where many short
+/// The first of these tries leave alone what another client's connection has just closed, if its backend
+/// still knows the tuple. They are few: where many short
 /// connections go to one backend, closed ones soon have the whole range, and every new one pays for all
 /// these tries.
 const GENTLE_TRIES: u32 = PORT_TRIES / 8;
@@ -255,12 +255,15 @@ fn is_over<A>(proto: u8, entry: &CtVal<A>) -> bool {
     state.is_reusable() || is_expired(entry.last_seen, jiffies(), secs, maps::hz())
 }
 
-/// True for a closed connection whose time to stay is not over.
+/// True for a closed connection that its responder still knows: the end that closes first does
+/// (TIME-WAIT, RFC 9293 section 3.6.1), for a time that is not over.
 #[inline(always)]
 fn lingers<A>(proto: u8, entry: &CtVal<A>) -> bool {
     let state = State::TimeWait;
     let secs = timeout_secs(proto, state, false);
-    entry.state == state as u8 && !is_expired(entry.last_seen, jiffies(), secs, maps::hz())
+    entry.state == state as u8
+        && entry.flags & ct_flags::INITIATOR_CLOSED == 0
+        && !is_expired(entry.last_seen, jiffies(), secs, maps::hz())
 }
 
 /// True if the entry in the way is this very flow.
