@@ -89,6 +89,8 @@ struct Run {
     dice: Dice,
     /// Senders and receivers of first fragments.
     begun: BTreeSet<(IpAddr, IpAddr)>,
+    /// Senders and receivers of damaged packets without ports: one the other way may be an answer to it.
+    asked: BTreeSet<(IpAddr, IpAddr)>,
 }
 
 /// A way that a packet goes, and what is expected of it.
@@ -100,6 +102,16 @@ struct Case<'a> {
     is_allowed: bool,
 }
 
+/// How far a frame gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Dropped,
+    /// A program sends it on, to whom it is addressed.
+    Leaves,
+    /// The pod gets it that its sender meant.
+    Arrives,
+}
+
 impl Run {
     fn new(mode: Mode, seed: u64) -> Run {
         Run {
@@ -107,6 +119,7 @@ impl Run {
             node: Node::new(mode),
             dice: Dice::new(seed),
             begun: BTreeSet::new(),
+            asked: BTreeSet::new(),
         }
     }
 
@@ -119,6 +132,7 @@ impl Run {
             if cluster % CLUSTERS_PER_TABLE == 0 {
                 self.node.kernel().forget_flows();
                 self.begun.clear();
+                self.asked.clear();
             }
             let tree = cluster::objects().new_tree(&mut runner);
             let mut objects = tree.expect("the strategies reject nothing").current();
@@ -157,11 +171,17 @@ impl Run {
             is_allowed: self.allows(src, dst, shape.protocol, shape.port),
             shape,
         };
+        let answers = case.shape.protocol.is_none() && self.asked.contains(&(dst, src));
         let damaged = self.dice.once_in(4);
-        if damaged {
+        if damaged || answers {
             let octets = shape::damaged(&mut self.dice, case.shape.frame.bytes());
             self.damaged(&case, &octets);
-            self.begun.extend(reading::begun(&octets));
+            let read = reading::packet(&octets);
+            let ends = |packet: reading::Packet| (packet.src, packet.dst);
+            self.begun
+                .extend(read.filter(|packet| packet.is_first).map(ends));
+            let portless = read.filter(|packet| packet.protocol.is_none());
+            self.asked.extend(portless.map(ends));
         } else {
             let answered = self.dice.once_in(4);
             self.whole(&case, answered);
@@ -172,10 +192,10 @@ impl Run {
     fn whole(&self, case: &Case<'_>, answered: bool) {
         let frame = &case.shape.frame;
         for part in parts(frame) {
-            let passed = self.passes(case, &part.bytes());
+            let passed = self.fate(case, &part.bytes()) != Fate::Dropped;
             // What opens no flow passes only in one that an earlier packet opened.
             if passed != case.is_allowed && (passed || case.shape.opens) {
-                let drops = self.drops(|| self.passes(case, &part.bytes()));
+                let drops = self.drops(|| self.fate(case, &part.bytes()));
                 panic!(
                     "seed {}: {part:?}\npasses: {passed}; once more: {drops:?}",
                     self.seed
@@ -198,10 +218,11 @@ impl Run {
     /// A packet that is not as it should be: nothing passes that the oracle would not let pass if it
     /// is read as it stands.
     fn damaged(&self, case: &Case<'_>, octets: &[u8]) {
-        if !self.passes(case, octets) {
+        let fate = self.fate(case, octets);
+        if fate == Fate::Dropped {
             return;
         }
-        let why = self.forbids(case, octets);
+        let why = self.forbids(case, fate, octets);
         assert_eq!(
             why, None,
             "seed {}: {octets:02x?}\nmade of {:?}",
@@ -210,7 +231,7 @@ impl Run {
     }
 
     /// Why a frame must not pass.
-    fn forbids(&self, case: &Case<'_>, octets: &[u8]) -> Option<&'static str> {
+    fn forbids(&self, case: &Case<'_>, fate: Fate, octets: &[u8]) -> Option<&'static str> {
         let (src, dst) = (case.shape.frame.src, case.shape.frame.dst);
         let read = reading::read(octets);
         let (from, to) = match read {
@@ -225,7 +246,7 @@ impl Run {
         if is_to_many(to) {
             return None;
         }
-        if case.sender.is_none() && to != dst {
+        if case.sender.is_none() && to != dst && fate == Fate::Arrives {
             // A bridge may flood it; a pod that nothing isolates may see it.
             let pod = oracle::judge(self.node.snapshot(), src, dst, None, 0).ingress;
             return pod.concerned.then_some("it is for another");
@@ -251,26 +272,33 @@ impl Run {
             && (!probes::is_here(snapshot, dst) || verdict.ingress.is_allowed())
     }
 
-    /// Whether a frame gets from where it is sent, or comes in, to where it leaves or is received.
-    fn passes(&self, case: &Case<'_>, octets: &[u8]) -> bool {
+    /// How far a frame gets from where it is sent, or comes in.
+    fn fate(&self, case: &Case<'_>, octets: &[u8]) -> Fate {
+        let arrives = |receiver: &Interface, from: u32, octets: &[u8]| {
+            if self.arrives(receiver, from, octets) {
+                Fate::Arrives
+            } else {
+                Fate::Dropped
+            }
+        };
         match (case.sender, case.receiver) {
             (Some(sender), receiver) => {
                 let (code, out) = self.sent_by(sender, octets);
                 match receiver {
-                    _ if code == SHOT => false,
+                    _ if code == SHOT => Fate::Dropped,
                     Some(receiver) if code != REDIRECT && receiver.ifindex != sender.ifindex => {
-                        self.arrives(receiver, sender.ifindex, &out)
+                        arrives(receiver, sender.ifindex, &out)
                     }
-                    _ => true,
+                    _ => Fate::Leaves,
                 }
             }
-            (None, Some(receiver)) if case.from_host => self.arrives(receiver, 0, octets),
+            (None, Some(receiver)) if case.from_host => arrives(receiver, 0, octets),
             (None, Some(receiver)) => {
                 let (code, out) = self.run(hook::FROM_NET, UPLINK, UPLINK, octets);
                 match code {
-                    SHOT => false,
-                    REDIRECT => true,
-                    _ => self.arrives(receiver, UPLINK, &out),
+                    SHOT => Fate::Dropped,
+                    REDIRECT => Fate::Leaves,
+                    _ => arrives(receiver, UPLINK, &out),
                 }
             }
             (None, None) => unreachable!("one end is a pod of this node"),
@@ -278,7 +306,7 @@ impl Run {
     }
 
     /// Why packets are dropped meanwhile.
-    fn drops(&self, meanwhile: impl FnOnce() -> bool) -> Vec<DropReason> {
+    fn drops(&self, meanwhile: impl FnOnce() -> Fate) -> Vec<DropReason> {
         let before = self.node.kernel().drops();
         meanwhile();
         let after = self.node.kernel().drops();

@@ -46,10 +46,10 @@ pub fn read(frame: &[u8]) -> Reading {
     read.unwrap_or(Reading::Broken)
 }
 
-/// Sender and receiver of a first fragment.
-pub fn begun(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
+/// The packet that a frame carries, whole or its first part.
+pub fn packet(frame: &[u8]) -> Option<Packet> {
     match read(frame) {
-        Reading::Packet(packet) if packet.is_first => Some((packet.src, packet.dst)),
+        Reading::Packet(packet) => Some(packet),
         _ => None,
     }
 }
