@@ -47,6 +47,8 @@ mod reload;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
+mod sctp;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod services;

@@ -3,6 +3,7 @@
 mod build;
 mod cluster;
 mod ebpf;
+mod guest;
 mod lab;
 mod lint;
 mod manifests;
@@ -43,6 +44,9 @@ enum Task {
     Manifests,
     /// Run the tests; the last line is `N passed, N failed`.
     Test(test::Args),
+    /// Run a test program in a guest, with the files that its variables name.
+    #[command(hide = true)]
+    GuestRun(guest::Args),
     /// A real Kubernetes cluster on this machine.
     Cluster(cluster::Args),
     /// Run the guide's scenario and print what was measured.
@@ -74,6 +78,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Lint => lint::run(),
         Task::Manifests => manifests::write(),
         Task::Test(args) => test::run(&args),
+        Task::GuestRun(args) => guest::run(&args),
         Task::Cluster(args) => cluster::run(args),
         Task::Demo(args) => lab::run("demo", args),
         Task::Bench(args) => lab::run("bench", args),

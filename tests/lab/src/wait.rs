@@ -9,7 +9,14 @@ use anyhow::{Result, bail};
 /// The pause between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Looks until `look` gives a value, or the deadline passes.
+/// How many times slower than others this machine is: `SLUICE_SLOWNESS`, as in an emulated guest.
+fn slowness() -> u32 {
+    let given = std::env::var("SLUICE_SLOWNESS").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Looks until `look` gives a value, or the deadline passes; it is later on a machine that is said to
+/// be slow.
 ///
 /// # Errors
 /// The deadline passes; the error says what was waited for and the reason of the last look.
@@ -18,6 +25,7 @@ pub fn until<T, E: Display>(
     what: &str,
     mut look: impl FnMut() -> Result<T, E>,
 ) -> Result<T> {
+    let within = within * slowness();
     let deadline = Instant::now() + within;
     loop {
         match look() {

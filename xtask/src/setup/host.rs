@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{Finding, Fix};
-use crate::{privilege::Privilege, process, toolchain::Version, workspace};
+use crate::{guest, privilege::Privilege, process, toolchain::Version, workspace};
 
 /// The oldest kernel that has what the programs use.
 const OLDEST_KERNEL: Version = Version { parts: [5, 10, 0] };
@@ -79,6 +79,21 @@ pub fn mount_bpffs(privilege: &Privilege) -> Result<()> {
         .command([], "mount")
         .context("cannot mount the BPF file system")?;
     process::run(command.args(["-t", "bpf", "bpf", BPFFS]))
+}
+
+/// The emulator of a guest, and what its file system is made with; nothing where there is no guest.
+pub fn guest() -> Vec<Finding> {
+    if !guest::is_possible() {
+        return Vec::new();
+    }
+    [
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("busybox", "busybox-static"),
+        ("strip", "binutils"),
+    ]
+    .into_iter()
+    .map(|(name, package)| program(name, package))
+    .collect()
 }
 
 /// A program, and the Debian package that has it.

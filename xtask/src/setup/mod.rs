@@ -22,6 +22,8 @@ pub enum Part {
     Kernel,
     /// The programs that a Kubernetes cluster is built with and made of.
     Cluster,
+    /// The emulator of a guest, and what its file system is made with.
+    Guest,
     /// Formatter and lints.
     Lint,
 }
@@ -81,11 +83,12 @@ pub enum Fix {
     MountBpffs,
 }
 
-const ALL: [Part; 5] = [
+const ALL: [Part; 6] = [
     Part::Bpf,
     Part::Programs,
     Part::Kernel,
     Part::Cluster,
+    Part::Guest,
     Part::Lint,
 ];
 
@@ -182,6 +185,7 @@ fn look(parts: &[Part]) -> Vec<Finding> {
             Part::Programs => findings.extend(host::programs()),
             Part::Kernel => findings.extend(host::kernel()),
             Part::Cluster => findings.extend(cluster::look()),
+            Part::Guest => findings.extend(host::guest()),
             Part::Lint => findings.extend(host::lints().into_iter().chain([bpf::clippy()])),
         }
     }
