@@ -47,12 +47,12 @@ pub mod name {
     pub const LISTENERS: &str = "listeners";
     /// RINGBUF of `FlowEvent`.
     pub const EVENTS: &str = "events";
-    /// LRU_HASH [`super::DropKey`] -> [`super::DropVal`]: drops that an event told of.
+    /// LRU_HASH [`DropKey`](crate::abi::DropKey) -> [`DropVal`](crate::abi::DropVal): drops that an event told of.
     pub const TOLD: &str = "told";
     /// PERCPU_ARRAY of u64: when the budget of events is full ([`crate::decide::budget`]), then the
     /// verdicts without an event since the last one.
     pub const EVENT_BUDGET: &str = "event_budget";
-    /// PERCPU_ARRAY [`super::event_count`] -> u64 verdicts.
+    /// PERCPU_ARRAY [`event_count`](crate::abi::event_count) -> u64 verdicts.
     pub const EVENT_COUNTS: &str = "event_counts";
     /// PERCPU_ARRAY `DropReason` -> u64 packets.
     pub const DROPS: &str = "drops";

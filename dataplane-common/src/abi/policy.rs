@@ -36,7 +36,7 @@ pub struct RulesetVal {
 /// Bits of [`RulesetVal::flags`].
 pub mod ruleset_flags {
     /// Some row names a CIDR set: the peer's address must be looked up, unless its identity has
-    /// [`identity_flags::NO_CIDR`](super::identity_flags::NO_CIDR).
+    /// [`identity_flags::NO_CIDR`](crate::abi::identity_flags::NO_CIDR).
     pub const CIDRS: u16 = 1;
     /// Some row names an identity.
     pub const IDENTITIES: u16 = 1 << 1;
