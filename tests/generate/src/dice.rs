@@ -1,5 +1,20 @@
 //! Numbers from a seed.
 
+/// The seed that a variable of the environment gives, to repeat a run.
+pub fn given_seed(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|error| panic!("{variable}={text}: {error}")),
+    )
+}
+
+/// A seed that no run before had.
+pub fn new_seed() -> u64 {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    now.expect("a clock past 1970").as_nanos() as u64
+}
+
 /// A generator of numbers: SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);

@@ -14,7 +14,7 @@ use dataplane_model::{
 };
 use serde_json::Value;
 use sluice::{convert::Converter, source::manifests};
-use sluice_generate::dice::Dice;
+use sluice_generate::dice::{Dice, given_seed, new_seed};
 use sluice_lab::{
     kube::{Plane, objects::namespace},
     topology::{Cluster, Cni},
@@ -40,14 +40,7 @@ struct World {
 
 #[test]
 fn packets_arrive_where_the_oracle_lets_them() {
-    let given = std::env::var("SLUICE_SEED").ok();
-    let seed = given.map_or_else(
-        || {
-            let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
-            now.expect("a clock past 1970").as_nanos() as u64
-        },
-        |text| text.parse().expect("SLUICE_SEED is a number"),
-    );
+    let seed = given_seed("SLUICE_SEED").unwrap_or_else(new_seed);
     eprintln!("SLUICE_SEED={seed}");
     let rounds = ROUNDS[usize::from(std::env::var_os("SLUICE_LONG").is_some())];
     let mut dice = Dice::new(seed);

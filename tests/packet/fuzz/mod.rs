@@ -22,7 +22,11 @@ use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
-use sluice_generate::{cluster, dice::Dice, probes};
+use sluice_generate::{
+    cluster,
+    dice::{Dice, given_seed, new_seed},
+    probes,
+};
 
 use self::{node::Node, reading::Reading, shape::Shape};
 use crate::{
@@ -67,14 +71,11 @@ fn run(mode: Mode) {
         PACKETS
     };
     let mut clusters = (packets / 2).div_ceil(PACKETS_PER_CLUSTER);
-    let given = env::var("SLUICE_FUZZ_SEED").ok();
-    let seeds = match given.map(|text| text.parse().expect("SLUICE_FUZZ_SEED is a number")) {
+    let seeds = match given_seed("SLUICE_FUZZ_SEED") {
         Some(seed) => vec![seed],
         None => {
             clusters /= KEPT.len() + 1;
-            let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
-            let new = now.expect("a clock past 1970").as_nanos() as u64;
-            KEPT.into_iter().chain([new]).collect()
+            KEPT.into_iter().chain([new_seed()]).collect()
         }
     };
     for seed in seeds {
