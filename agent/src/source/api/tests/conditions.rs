@@ -56,20 +56,7 @@ async fn a_condition_is_applied_to_the_status_unless_another_node_was_first() {
     conditions.see(&policy("first", Some(7)), &[problem("first")]);
     conditions.see(&policy("good", None), &[]);
     conditions.see(&policy("second", Some(6)), &[problem("second")]);
-    let patches = |server: &Server| {
-        let mut asked = server.asked(GROUP);
-        asked.retain(|asked| asked.method == "PATCH");
-        asked
-    };
-    let deadline = tokio::time::Instant::now() + DEADLINE;
-    while patches(&server).is_empty() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "no condition is written"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let patches = patches(&server);
+    let patches = server.await_asked("PATCH", GROUP, 1).await;
     let [only] = &patches[..] else {
         panic!("{patches:?}");
     };

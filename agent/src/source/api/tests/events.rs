@@ -37,22 +37,12 @@ async fn server(codes: &'static [u16]) -> Server {
 }
 
 async fn posted(server: &Server, count: usize) -> Vec<(Asked, Value)> {
-    let deadline = tokio::time::Instant::now() + DEADLINE;
-    loop {
-        let asked = server.asked(EVENTS);
-        if asked.len() >= count {
-            let bodies = asked.into_iter().map(|asked| {
-                let body = serde_json::from_str(&asked.body).expect("JSON");
-                (asked, body)
-            });
-            return bodies.collect();
-        }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "not in time: {asked:?}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let asked = server.await_asked("POST", EVENTS, count).await;
+    let bodies = asked.into_iter().map(|asked| {
+        let body = serde_json::from_str(&asked.body).expect("JSON");
+        (asked, body)
+    });
+    bodies.collect()
 }
 
 async fn events(server: &Server) -> Events {

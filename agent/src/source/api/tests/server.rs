@@ -1,13 +1,14 @@
 //! A server of HTTP/1.1 that answers as a script says.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Access, bookmark, is_stream};
+use super::{Access, DEADLINE, bookmark, is_stream};
 
 /// What is answered to a request.
 pub enum Answer {
@@ -122,6 +123,20 @@ impl Server {
             .filter(|asked| asked.target.starts_with(prefix))
             .cloned()
             .collect()
+    }
+
+    /// Waits for so many requests of a method whose targets begin so.
+    pub async fn await_asked(&self, method: &str, prefix: &str, count: usize) -> Vec<Asked> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let mut asked = self.asked(prefix);
+            asked.retain(|asked| asked.method == method);
+            if asked.len() >= count {
+                return asked;
+            }
+            assert!(Instant::now() < deadline, "not in time: {asked:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
