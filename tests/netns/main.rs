@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod affinity;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod bulk;
 #[cfg(test)]
 mod changes;

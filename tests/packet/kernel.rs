@@ -34,6 +34,8 @@ pub enum Mode {
     Tight,
     /// Policies are not enforced.
     Unpoliced,
+    /// As [`Mode::Redirect`], beside another implementation of Services.
+    Beside,
     /// As [`Mode::Redirect`], for random clusters, which have maps of their own.
     FuzzRedirect,
     /// Same-node traffic of random clusters goes through the stack.
@@ -76,7 +78,8 @@ pub struct Kernel {
 impl Kernel {
     /// The programs of a mode, with empty maps; the calling thread enters the tests' namespace.
     pub fn take(mode: Mode) -> MutexGuard<'static, Kernel> {
-        static KERNELS: [OnceLock<Mutex<Kernel>>; 6] = [const { OnceLock::new() }; 6];
+        const MODES: usize = Mode::FuzzStack as usize + 1;
+        static KERNELS: [OnceLock<Mutex<Kernel>>; MODES] = [const { OnceLock::new() }; MODES];
         netns::enter();
         let kernel = KERNELS[mode as usize].get_or_init(|| Mutex::new(Kernel::load(mode)));
         // A test that failed leaves nothing but map contents.
@@ -367,12 +370,14 @@ fn config(mode: Mode) -> Config {
         Mode::Tight => REDIRECT | POLICY | KEEP_FLOWS,
         Mode::Stack => POLICY | POLICE_NODE_EGRESS | POLICE_HAIRPIN,
         Mode::Unpoliced => REDIRECT,
+        Mode::Beside => REDIRECT | POLICY,
         Mode::FuzzRedirect => REDIRECT | POLICY,
         Mode::FuzzStack => POLICY,
     };
+    let services = if mode == Mode::Beside { 0 } else { SERVICES };
     Config {
         netns_cookie: 0,
-        flags: flags | SERVICES | CSUM_IPV6,
+        flags: flags | services | CSUM_IPV6,
         hz: HZ,
         snat_first: SNAT_FIRST,
         snat_count: if tight { TIGHT_SNAT_COUNT } else { 4_000 },

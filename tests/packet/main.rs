@@ -40,6 +40,7 @@ macro_rules! both_families {
 }
 
 mod balance;
+mod beside;
 mod clashes;
 mod closed;
 mod cluster_ip;

@@ -121,6 +121,9 @@ pub struct Question<A> {
     pub proto: u8,
     /// Not 0 if the initiator is the host.
     pub host: u8,
+    /// Not 0 if the backend is another implementation's choice, past this hook: what the initiator may
+    /// send is asked where the backend is seen.
+    pub unresolved: u32,
     /// What the initiator is, if it was asked ([`subject::asked`]).
     pub initiator_is: IdentityVal,
     /// What the responder is, if it was asked.
@@ -223,11 +226,12 @@ fn live<F: Family>(
 /// without an answer, and there is a frontend by now.
 #[inline(always)]
 fn is_open_again<F: Family>(packet: &Packet<F::Addr>, entry: &CtVal<F::Addr>) -> bool {
-    if entry.frontend != 0 {
+    if entry.flags & ct_flags::DNAT != 0 {
         return !service::is_backend_alive::<F>(entry);
     }
     let (addr, port) = (packet.dst, packet.dst_port);
-    entry.flags & (ct_flags::REPLIED | ct_flags::SNAT) == 0
+    entry.frontend == 0
+        && entry.flags & (ct_flags::REPLIED | ct_flags::SNAT) == 0
         && service::lookup::<F>(addr, port, packet.proto, scope::INTERNAL).is_some()
 }
 

@@ -135,14 +135,15 @@ fn dial_frontend<F: Family>() -> u32 {
         Err(reason) => return refusal(&scratch.origin, reason),
     };
     scratch.val.frontend = frontend;
-    if frontend != 0 || opens_direct(&scratch.origin) {
+    if frontend != 0 || opens_direct::<F>(&scratch.origin, &scratch.packet) {
         0
     } else {
         outcome::NOT_OURS
     }
 }
 
-/// The frontend that the packet dials, with a chosen backend in `choice`; 0 for a direct flow.
+/// The frontend that the packet dials, with a chosen backend in `choice` if Services are served here; 0
+/// for a direct flow.
 #[inline(always)]
 fn choose<F: Family>(
     packet: &Packet<F::Addr>,
@@ -150,8 +151,10 @@ fn choose<F: Family>(
     choice: &mut Choice<F::Addr>,
 ) -> Result<u32, DropReason> {
     *choice = Choice::none(packet.dst);
-    if !maps::enabled(config_flags::SERVICES)
-        || origin.hook == hook::TO_POD as u32
+    if !maps::enabled(config_flags::SERVICES) {
+        return Ok(served_elsewhere::<F>(packet, origin));
+    }
+    if origin.hook == hook::TO_POD as u32
         || (origin.hook == hook::TO_NET as u32 && origin.host == 0)
     {
         return Ok(0);
@@ -185,6 +188,24 @@ fn choose<F: Family>(
     Ok(found.frontend)
 }
 
+/// The frontend at an end of a pod's flow whose backend another implementation of Services chooses, past
+/// this hook; 0 for none.
+#[inline(always)]
+fn served_elsewhere<F: Family>(packet: &Packet<F::Addr>, origin: &Origin) -> u32 {
+    let (addr, port) = if origin.hook == hook::FROM_POD as u32 {
+        (packet.dst, packet.dst_port)
+    } else {
+        (packet.src, packet.src_port)
+    };
+    if packet.kind != Kind::Ports || !is_at_pod(origin) {
+        return 0;
+    }
+    match service::lookup::<F>(addr, port, packet.proto, scope::INTERNAL) {
+        Some(found) => found.frontend,
+        None => 0,
+    }
+}
+
 /// 0 for a direct flow, unless the address is one whose ports are all Services': nobody answers to
 /// another port there, nor to an echo.
 #[inline(always)]
@@ -208,9 +229,19 @@ fn refusal(origin: &Origin, reason: DropReason) -> u32 {
     }
 }
 
-/// True where a flow without a frontend gets an entry: at the pods.
+/// True where a flow without a frontend gets an entry: at the pods. Beside another implementation of
+/// Services also where a pod's packet leaves the node, for only there its backend is seen.
 #[inline(always)]
-fn opens_direct(origin: &Origin) -> bool {
+fn opens_direct<F: Family>(origin: &Origin, packet: &Packet<F::Addr>) -> bool {
+    is_at_pod(origin)
+        || (!maps::enabled(config_flags::SERVICES)
+            && origin.hook == hook::TO_NET as u32
+            && origin.host == 0
+            && subject::identity::<F>(&packet.src).ifindex != 0)
+}
+
+#[inline(always)]
+fn is_at_pod(origin: &Origin) -> bool {
     origin.hook == hook::FROM_POD as u32 || origin.hook == hook::TO_POD as u32
 }
 
@@ -241,7 +272,8 @@ fn build_entry<F: Family>() -> u32 {
     tuple.src = packet.src;
     tuple.src_port = packet.src_port;
     tuple.forward = 1;
-    if val.frontend != 0 {
+    let translated = val.frontend != 0 && maps::enabled(config_flags::SERVICES);
+    if translated {
         tuple.dst = choice.addr;
         tuple.dst_port = choice.port;
     } else {
@@ -261,6 +293,7 @@ fn build_entry<F: Family>() -> u32 {
     question.port = tuple.dst_port;
     question.proto = packet.proto;
     question.host = (origin.host != 0) as u8;
+    question.unresolved = (val.frontend != 0 && !translated) as u32;
     val.nat_dst = packet.dst;
     val.nat_src = packet.src;
     val.nat_dst_port = packet.dst_port;
@@ -272,12 +305,11 @@ fn build_entry<F: Family>() -> u32 {
     val.initiator_ifindex = initiator;
     val.responder_ifindex = responder;
     // The stack drops what comes in to an address of its own from another such one.
-    let own_backend = val.frontend != 0
+    let own_backend = translated
         && subject::asked::<F>(&mut question.responder_is, &tuple.dst).flags & identity_flags::NODE
             != 0;
-    let hairpin =
-        val.frontend != 0 && (tuple.dst == packet.src || (origin.host != 0 && own_backend));
-    let has = |flag: u16| val.frontend != 0 && choice.service_flags & flag as u32 != 0;
+    let hairpin = translated && (tuple.dst == packet.src || (origin.host != 0 && own_backend));
+    let has = |flag: u16| translated && choice.service_flags & flag as u32 != 0;
     let remote = choice.flags & backend_flags::LOCAL == 0;
     let masquerades = !hairpin
         && origin.host == 0
@@ -286,7 +318,7 @@ fn build_entry<F: Family>() -> u32 {
         && !own_backend;
     let resets = packet.proto == proto::TCP && has(service_flags::RESET_ON_REMOVED);
     let flag = |set: bool, flag: u16| if set { flag } else { 0 };
-    val.flags = flag(val.frontend != 0, ct_flags::DNAT)
+    val.flags = flag(translated, ct_flags::DNAT)
         | flag(resets, ct_flags::RESETS)
         | flag(origin.host != 0, ct_flags::HOST)
         | flag(outside, ct_flags::OUTSIDE)

@@ -216,7 +216,8 @@ fn frees<F: Family>(scratch: &Scratch<F::Addr>, gentle: bool) -> bool {
     let same_client =
         old.nat_src == scratch.val.nat_src && old.nat_src_port == scratch.val.nat_src_port;
     let over = is_over(scratch.packet.proto, old);
-    let stale = old.frontend != 0 && same_client && !service::is_backend_alive::<F>(old);
+    let stale =
+        old.flags & ct_flags::DNAT != 0 && same_client && !service::is_backend_alive::<F>(old);
     let lingers = gentle && !same_client && lingers(scratch.packet.proto, old);
     if (!over && !stale) || lingers {
         return false;

@@ -82,9 +82,11 @@ fn judge_question<F: Family>() -> u32 {
     if !maps::enabled(config_flags::POLICY) {
         return 0;
     }
-    let denied = judge_end::<F, EGRESS>(scratch);
-    if denied != 0 {
-        return denied;
+    if scratch.question.unresolved == 0 {
+        let denied = judge_end::<F, EGRESS>(scratch);
+        if denied != 0 {
+            return denied;
+        }
     }
     judge_end::<F, INGRESS>(scratch)
 }
@@ -223,6 +225,7 @@ fn ask_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) ->
         port,
         proto: packet.proto,
         host: (entry.flags & ct_flags::HOST != 0) as u8,
+        unresolved: (entry.frontend != 0 && entry.flags & ct_flags::DNAT == 0) as u32,
         initiator_is: subject::UNASKED,
         responder_is: subject::UNASKED,
     };
