@@ -198,6 +198,8 @@ pub enum VerdictFilter {
     Allowed,
     /// What did not.
     Dropped,
+    /// What passed and policies in audit would drop.
+    Audit,
 }
 
 /// What to clean up.

@@ -17,7 +17,7 @@ use crate::{
     family::Family,
     maps::{self, Table, element, local_element},
     packet::{Ctx, atomic_add, monotonic_ns},
-    stage::{conntrack::Tuple, parse::Packet},
+    stage::{audit, conntrack::Tuple, parse::Packet},
 };
 
 #[btf_map(name = "drops")]
@@ -111,6 +111,8 @@ pub fn tell<A: Address>(
         frontend: 0,
         packets,
         skipped: *skipped as u32,
+        audit: 0,
+        audit_rule: 0,
         reserved: 0,
     };
     *skipped = 0;
@@ -118,6 +120,8 @@ pub fn tell<A: Address>(
         event.egress_rule = entry.egress_rule;
         event.ingress_rule = entry.ingress_rule;
         event.frontend = entry.frontend;
+        event.audit = audit::verdict(entry);
+        event.audit_rule = entry.audit_rule;
         if entry.flags & ct_flags::DNAT != 0 {
             event.backend = to.dst.to_mapped();
         }

@@ -183,11 +183,12 @@ fn flow<F: Family, C: Ctx, const HOOK: u32>(
         }
         return turn_away::<F, C, HOOK>(ctx, packet, DropReason::BackendRemoved, true);
     }
+    let mut news = fresh as u32;
     if entry.epoch != policy::epoch() {
-        policy::judge_again::<F>(packet, entry);
+        news |= policy::judge_again::<F>(packet, entry);
     }
     let denied = DropReason::from_code(entry.denied as u32);
-    if (fresh || denied.is_some()) && observe::is_heard() {
+    if (news != 0 || denied.is_some()) && observe::is_heard() {
         let at = observe::at(HOOK, entry.denied as u32, ctx.ifindex());
         observe::tell(packet, Some(entry), &to, at);
         if denied.is_some()

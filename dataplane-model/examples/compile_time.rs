@@ -103,6 +103,7 @@ fn cluster(services: usize, endpoints: usize, policies: usize, pods: usize) -> S
         add(Object::Namespace(Namespace {
             name: namespace(index).into(),
             labels: Labels::new(),
+            mode: PolicyMode::Enforce,
             ending: false,
         }));
     }
@@ -228,6 +229,7 @@ fn policy(index: usize, port: u16) -> NetworkPolicy {
     NetworkPolicy {
         key: ObjectKey::new(namespace(index), format!("policy{index}")),
         pods: Selector::from(&app(index / NAMESPACES)),
+        mode: None,
         ingress: Some(vec![
             Rule {
                 peers: Peers::Only(vec![own]),

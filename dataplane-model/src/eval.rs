@@ -13,7 +13,7 @@ use dataplane_common::abi::{
 use dataplane_common::decide::policy::{Decision, Terms};
 use dataplane_common::net::proto;
 
-use crate::snapshot::{Direction, NodeConfig};
+use crate::snapshot::{Direction, NodeConfig, PolicyMode};
 use crate::tables::{Family, Tables};
 
 /// A first packet, as it is after translation of its destination.
@@ -77,25 +77,36 @@ impl From<&NodeConfig> for Exempt {
 /// Judges a packet by the tables, with the exemptions that are usual. One whose ends are of different
 /// families is no packet at all: `None`.
 pub fn judge(tables: &Tables, packet: &Packet) -> Option<Judgement> {
-    judge_with(tables, packet, Exempt::default())
+    judge_with(tables, packet, Exempt::default(), PolicyMode::Enforce)
 }
 
-/// Judges a packet by the tables, as [`judge`].
-pub fn judge_with(tables: &Tables, packet: &Packet, exempt: Exempt) -> Option<Judgement> {
+/// Judges a packet by the tables, as [`judge`]; in audit, as if all policies were in force.
+pub fn judge_with(
+    tables: &Tables,
+    packet: &Packet,
+    exempt: Exempt,
+    mode: PolicyMode,
+) -> Option<Judgement> {
     match (packet.src, packet.dst) {
-        (IpAddr::V4(_), IpAddr::V4(_)) => judge_family::<Addr4>(tables, packet, exempt),
-        (IpAddr::V6(_), IpAddr::V6(_)) => judge_family::<Addr6>(tables, packet, exempt),
+        (IpAddr::V4(_), IpAddr::V4(_)) => judge_family::<Addr4>(tables, packet, exempt, mode),
+        (IpAddr::V6(_), IpAddr::V6(_)) => judge_family::<Addr6>(tables, packet, exempt, mode),
         _ => None,
     }
 }
 
-fn judge_family<A: Family>(tables: &Tables, packet: &Packet, exempt: Exempt) -> Option<Judgement> {
+fn judge_family<A: Family>(
+    tables: &Tables,
+    packet: &Packet,
+    exempt: Exempt,
+    mode: PolicyMode,
+) -> Option<Judgement> {
     let (src, dst) = (A::from_ip(packet.src)?, A::from_ip(packet.dst)?);
     let (source, target) = (identity(tables, &src), identity(tables, &dst));
     let is_own_node = |end: &IdentityVal| end.flags & identity_flags::NODE != 0;
     // What comes from a pod's own node is never policed.
-    let egress = ruleset_of(tables, &source, Direction::Egress);
-    let ingress = ruleset_of(tables, &target, Direction::Ingress).filter(|_| !is_own_node(&source));
+    let egress = ruleset_of(tables, &source, Direction::Egress, mode);
+    let ingress = ruleset_of(tables, &target, Direction::Ingress, mode);
+    let ingress = ingress.filter(|_| !is_own_node(&source));
     let hairpin = src == dst && exempt.to_itself;
     let to_node = is_own_node(&target) && exempt.to_node;
     let of = |ruleset, peer: &IdentityVal, addr: &A, exempt| {
@@ -125,13 +136,27 @@ fn identity<A: Family>(tables: &Tables, addr: &A) -> IdentityVal {
 }
 
 /// The ruleset of a pod of this node in a direction; `None` if no policy concerns it.
-fn ruleset_of(tables: &Tables, pod: &IdentityVal, direction: Direction) -> Option<u32> {
+fn ruleset_of(
+    tables: &Tables,
+    pod: &IdentityVal,
+    direction: Direction,
+    mode: PolicyMode,
+) -> Option<u32> {
     let subject = subject(tables, pod.ifindex).filter(|_| pod.ifindex != 0)?;
-    let ruleset = match direction {
-        Direction::Ingress => subject.ingress,
-        Direction::Egress => subject.egress,
+    let (enforced, audited) = rulesets(subject, direction);
+    let ruleset = match mode {
+        PolicyMode::Audit if audited != 0 => audited,
+        _ => enforced,
     };
     (subject.state == subject_state::MANAGED && ruleset != 0).then_some(ruleset)
+}
+
+/// The numbers of a subject's rulesets in a direction: that in force, and that which were without audit.
+pub fn rulesets(subject: &Subject, direction: Direction) -> (u32, u32) {
+    match direction {
+        Direction::Ingress => (subject.ingress, subject.audited_ingress),
+        Direction::Egress => (subject.egress, subject.audited_egress),
+    }
 }
 
 fn evaluate<A: Family>(

@@ -13,8 +13,8 @@ use crate::eval::{self, Packet};
 use crate::ids::{IdKind, IdTable};
 use crate::oracle::{Asked, Flow};
 use crate::snapshot::{
-    Direction, Interface, NamespaceScope, NodeConfig, ObjectKey, Peer, Peers, Pod, PortRange,
-    Ports, Protocol, Rule, RuleAction, Snapshot, Tier,
+    Direction, Interface, NamespaceScope, NodeConfig, ObjectKey, Peer, Peers, Pod, PolicyMode,
+    PortRange, Ports, Protocol, Rule, RuleAction, Snapshot, Tier,
 };
 
 /// A verdict at both ends. `None`: no pod with its own network is there.
@@ -43,6 +43,8 @@ pub struct End {
     pub asked: Vec<Step>,
     /// The rules, read one by one, come to the verdict of the compiled tables.
     pub agrees: bool,
+    /// The same if the policies in audit were in force too; `None` if none of them is about the pod.
+    pub audit: Option<Box<End>>,
 }
 
 /// A rule that is asked.
@@ -126,7 +128,53 @@ fn end(
     packet: &Packet,
     direction: Direction,
 ) -> Result<Option<End>, Vec<CapacityError>> {
-    let flow = |snapshot| Flow {
+    let subject = match direction {
+        Direction::Ingress => packet.dst,
+        Direction::Egress => packet.src,
+    };
+    let Some(pod) = flow(snapshot, packet, PolicyMode::Enforce).pod(subject) else {
+        return Ok(None);
+    };
+    let view = view(snapshot, pod, [packet.src, packet.dst]);
+    let mut ids = IdTable::default();
+    let compiled = compile_policy(&view, &mut ids)?;
+    let end = |mode| {
+        let judged = eval::judge_with(&compiled.tables, packet, (&view.node).into(), mode);
+        let decision = judged.and_then(|judged| match direction {
+            Direction::Ingress => judged.ingress,
+            Direction::Egress => judged.egress,
+        });
+        let decision = decision.unwrap_or(Decision::UNISOLATED);
+        let flow = flow(&view, packet, mode);
+        let exempt = exempt(&view.node, packet, direction);
+        let asked = match exempt {
+            Some((_, true)) => Vec::new(),
+            _ => flow.asked(direction),
+        };
+        let isolating = flow.isolating(pod, direction).into_iter();
+        let isolated_by: Vec<_> = isolating.map(|(policy, _)| policy.key.clone()).collect();
+        let (asked, allowed) = walk(&asked, !isolated_by.is_empty(), exempt.is_some());
+        End {
+            pod: pod.key.clone(),
+            allowed: decision.allowed != 0,
+            rule: ids.name(IdKind::Rule, decision.rule).cloned(),
+            isolated_by,
+            exempt: exempt.map(|(why, _)| why),
+            asked,
+            agrees: allowed == (decision.allowed != 0),
+            audit: None,
+        }
+    };
+    let subject = eval::subject(&compiled.tables, DEVICE);
+    let audited = subject.is_some_and(|subject| eval::rulesets(subject, direction).1 != 0);
+    Ok(Some(End {
+        audit: audited.then(|| Box::new(end(PolicyMode::Audit))),
+        ..end(PolicyMode::Enforce)
+    }))
+}
+
+fn flow<'a>(snapshot: &'a Snapshot, packet: &Packet, mode: PolicyMode) -> Flow<'a> {
+    Flow {
         snapshot,
         src: packet.src,
         dst: packet.dst,
@@ -134,46 +182,12 @@ fn end(
             .into_iter()
             .find(|one| one.number() == packet.proto),
         port: packet.port,
-    };
-    let subject = match direction {
-        Direction::Ingress => packet.dst,
-        Direction::Egress => packet.src,
-    };
-    let Some(pod) = flow(snapshot).pod(subject) else {
-        return Ok(None);
-    };
-    let view = view(snapshot, pod, [packet.src, packet.dst]);
-    let mut ids = IdTable::default();
-    let compiled = compile_policy(&view, &mut ids)?;
-    let judged = eval::judge_with(&compiled.tables, packet, (&view.node).into());
-    let decision = judged.and_then(|judged| match direction {
-        Direction::Ingress => judged.ingress,
-        Direction::Egress => judged.egress,
-    });
-    let decision = decision.unwrap_or(Decision::UNISOLATED);
-    let flow = flow(&view);
-    let exempt = exempt(&view.node, packet, direction);
-    let asked = match exempt {
-        Some((_, true)) => Vec::new(),
-        _ => flow.asked(direction),
-    };
-    let isolating = view.policies.values().filter(|policy| {
-        policy.key.namespace == pod.key.namespace
-            && policy.rules(direction).is_some()
-            && policy.pods.matches(&pod.labels)
-    });
-    let isolated_by: Vec<_> = isolating.map(|policy| policy.key.clone()).collect();
-    let (asked, allowed) = walk(&asked, !isolated_by.is_empty(), exempt.is_some());
-    Ok(Some(End {
-        pod: pod.key.clone(),
-        allowed: decision.allowed != 0,
-        rule: ids.name(IdKind::Rule, decision.rule).cloned(),
-        isolated_by,
-        exempt: exempt.map(|(why, _)| why),
-        asked,
-        agrees: allowed == (decision.allowed != 0),
-    }))
+        mode,
+    }
 }
+
+/// The device of the pod that is explained.
+const DEVICE: u32 = 1;
 
 /// What there is to be known for a verdict at one pod, as its own node sees it.
 fn view(snapshot: &Snapshot, pod: &Pod, ips: [IpAddr; 2]) -> Snapshot {
@@ -192,7 +206,7 @@ fn view(snapshot: &Snapshot, pod: &Pod, ips: [IpAddr; 2]) -> Snapshot {
         };
     }
     let device = Interface {
-        ifindex: 1,
+        ifindex: DEVICE,
         addresses: pod.ips.clone(),
         ..Interface::default()
     };

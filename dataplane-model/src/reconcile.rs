@@ -284,6 +284,7 @@ mod tests {
         Object::Policy(NetworkPolicy {
             key: ObjectKey::new("shop", format!("p{index}")),
             pods: Selector::from(&Labels::new()),
+            mode: None,
             ingress: Some(Vec::new()),
             egress: None,
         })

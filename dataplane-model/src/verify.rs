@@ -14,10 +14,10 @@ use dataplane_common::net::proto;
 use ipnet::IpNet;
 
 use crate::eval::{self, Packet};
-use crate::oracle::{self, Side};
+use crate::oracle::{Flow, Side};
 use crate::snapshot::{
-    ContainerPort, Direction, Labels, Peer, Peers, Pod, PortRange, Ports, Protocol, Rule, Snapshot,
-    Text,
+    ContainerPort, Direction, Labels, Peer, Peers, Pod, PolicyMode, PortRange, Ports, Protocol,
+    Rule, Snapshot, Text,
 };
 use crate::tables::{Family, Tables};
 
@@ -47,6 +47,8 @@ pub struct Difference {
     pub packet: Packet,
     /// At which of its ends.
     pub direction: Direction,
+    /// Which policies: those in force, or all as if those in audit were in force too.
+    pub mode: PolicyMode,
     /// What policies say.
     pub expected: Side,
     /// What the maps say; `None`: that no policy concerns the pod.
@@ -58,6 +60,10 @@ pub fn verify(snapshot: &Snapshot, tables: &Tables) -> Report {
     let owners = owners(snapshot);
     let kinds = Kinds::new(snapshot, tables, &owners);
     let mut report = Report::default();
+    let modes = match snapshot.audits() {
+        true => &[PolicyMode::Enforce, PolicyMode::Audit][..],
+        false => &[PolicyMode::Enforce],
+    };
     for &subject in &kinds.here {
         let Some(pod) = owners.get(&subject) else {
             continue;
@@ -68,7 +74,9 @@ pub fn verify(snapshot: &Snapshot, tables: &Tables) -> Report {
             for &peer in &tried.peers {
                 for &(protocol, port) in &tried.ports {
                     let packet = packet(subject, peer, direction, protocol, port);
-                    report.compare(&world, tables, packet, protocol, direction);
+                    for &mode in modes {
+                        report.compare(&world, tables, packet, protocol, (direction, mode));
+                    }
                 }
             }
         }
@@ -83,12 +91,20 @@ impl Report {
         tables: &Tables,
         packet: Packet,
         protocol: Option<Protocol>,
-        direction: Direction,
+        (direction, mode): (Direction, PolicyMode),
     ) {
-        let Some(judged) = eval::judge_with(tables, &packet, (&snapshot.node).into()) else {
+        let Some(judged) = eval::judge_with(tables, &packet, (&snapshot.node).into(), mode) else {
             return;
         };
-        let verdict = oracle::judge(snapshot, packet.src, packet.dst, protocol, packet.port);
+        let flow = Flow {
+            snapshot,
+            src: packet.src,
+            dst: packet.dst,
+            protocol,
+            port: packet.port,
+            mode,
+        };
+        let verdict = flow.verdict();
         let (expected, actual) = match direction {
             Direction::Ingress => (verdict.ingress, judged.ingress),
             Direction::Egress => (verdict.egress, judged.egress),
@@ -104,6 +120,7 @@ impl Report {
         self.differences.push(Difference {
             packet,
             direction,
+            mode,
             expected,
             actual,
         });
@@ -204,6 +221,8 @@ impl Kinds {
                     state: subject.state,
                     egress: subject.egress,
                     ingress: subject.ingress,
+                    audited_egress: subject.audited_egress,
+                    audited_ingress: subject.audited_ingress,
                     ..Subject::default()
                 }),
             );

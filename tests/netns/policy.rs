@@ -7,6 +7,8 @@ use sluice_lab::kube::objects;
 use sluice_lab::wait;
 use sluice_lab::workload::client::Connection;
 
+use crate::serve::metrics;
+use crate::why::explained;
 use crate::world::{Client, DROPPED, PATIENCE, TCP, UDP, World, at, pod, vip};
 
 /// A policy on the pods `app: web`; `spec` is the rest of its YAML, indented by two.
@@ -280,6 +282,47 @@ fn a_live_flow_stays_if_the_settings_keep_it() {
         assert!(answer.is_ok(), "{name}: {answer:?}");
     }
     std::fs::remove_file(&file).unwrap();
+}
+
+/// Flows to pods of node 1 that policies in audit would deny: `new` or `live` ones.
+fn audited(world: &World, flows: &str) -> u64 {
+    let line = format!("sluice_audit_flows_total{{direction=\"ingress\",flow=\"{flows}\"}} ");
+    let text = metrics(&world.host(1));
+    let mut counts = text.lines().filter_map(|text| text.strip_prefix(&line));
+    counts.next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_policy_in_audit_is_counted_and_changes_nothing() {
+    let mut world = world();
+    let mut open = open_connections(&world);
+    let deny = policy("deny", DENY_INGRESS);
+    let mode = "{name: deny, annotations: {sluice.dev/policy-mode: audit}}";
+    world.yaml(&deny.replace("{name: deny}", mode));
+    wait::until_true(PATIENCE, "live flows that would be cut", || {
+        for (name, connection) in &mut open {
+            let answer = connection.get("/", false);
+            assert!(answer.is_ok(), "{name}: {answer:?}");
+        }
+        // Those of the client on the pod's node alone are four.
+        audited(&world, "live") >= 4
+    })
+    .unwrap();
+    let before = audited(&world, "new");
+    for client in world.pods() {
+        await_allowed(&world, &client);
+    }
+    assert!(audited(&world, "new") > before);
+    for of_agent in explained(&world, "client-1", "web-1:8080", &[]) {
+        for why in of_agent {
+            assert_eq!(why["verdict"], "allowed", "{why:#}");
+            let audit = &why["ingress"]["audit"];
+            assert_eq!(audit["verdict"], "denied", "{why:#}");
+            assert_eq!(audit["isolatedBy"][0], "default/deny", "{why:#}");
+        }
+    }
+    world.yaml(&deny);
+    await_denied(&world, &world.client(1));
 }
 
 #[test]

@@ -54,6 +54,11 @@ fn ask(client: &Client, to: SocketAddr, path: &str) -> std::io::Result<Answer> {
     })
 }
 
+/// What a node's agent tells of itself in `/metrics`.
+pub fn metrics(host: &Client) -> String {
+    await_status(host, loopback(METRICS), "/metrics", 200).body
+}
+
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }

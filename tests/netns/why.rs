@@ -66,7 +66,7 @@ fn world() -> World {
 }
 
 /// What each agent says of a connection, family by family.
-fn explained(world: &World, from: &str, to: &str, more: &[&str]) -> Vec<Vec<Value>> {
+pub fn explained(world: &World, from: &str, to: &str, more: &[&str]) -> Vec<Vec<Value>> {
     let agents = world.plane.agents.iter();
     let asked = agents.map(|agent| {
         let command = [&["policy", "explain", from, to], more].concat();

@@ -45,6 +45,8 @@ both_families! {
             frontend,
             packets: 1,
             skipped: 0,
+            audit: 0,
+            audit_rule: 0,
             reserved: 0,
         };
         assert_eq!(events, [want]);

@@ -7,9 +7,30 @@ use dataplane_common::abi::{
 };
 
 use crate::{
-    kernel::HZ,
+    kernel::{HZ, Kernel},
     world::{End, Family, Host, World, addr4, addr6},
 };
+
+impl Kernel {
+    /// The flow between two ends, in a layer.
+    pub fn flow_in(
+        &self,
+        layer: u8,
+        proto: u8,
+        (one, other): ((IpAddr, Port), (IpAddr, Port)),
+    ) -> Option<CtVal<IpAddr>> {
+        let [v4, v6] = name::CONNTRACK;
+        if one.0.is_ipv4() {
+            let key = key(layer, proto, one, other, addr4);
+            let val: Option<CtVal<Addr4>> = self.read(v4, &key);
+            val.map(|val| with_addresses(&val, |addr| Ipv4Addr::from(addr).into()))
+        } else {
+            let key = key(layer, proto, one, other, addr6);
+            let val: Option<CtVal<Addr6>> = self.read(v6, &key);
+            val.map(|val| with_addresses(&val, |addr| Ipv6Addr::from(addr).into()))
+        }
+    }
+}
 
 impl World {
     /// The flow under a tuple.
@@ -19,22 +40,8 @@ impl World {
 
     /// The flow under a tuple, in a layer.
     pub fn flow_in(&self, layer: u8, proto: u8, one: End, other: End) -> Option<CtVal<IpAddr>> {
-        let (one, other) = (self.end(one), self.end(other));
-        let map = self.of(name::CONNTRACK);
-        match self.family {
-            Family::V4 => {
-                let key = key(layer, proto, one, other, addr4);
-                self.kernel.read(map, &key).map(|val: CtVal<Addr4>| {
-                    with_addresses(&val, |addr| Ipv4Addr::from(addr).into())
-                })
-            }
-            Family::V6 => {
-                let key = key(layer, proto, one, other, addr6);
-                self.kernel.read(map, &key).map(|val: CtVal<Addr6>| {
-                    with_addresses(&val, |addr| Ipv6Addr::from(addr).into())
-                })
-            }
-        }
+        let ends = (self.end(one), self.end(other));
+        self.kernel.flow_in(layer, proto, ends)
     }
 
     /// Changes the flow under a tuple.
@@ -155,6 +162,6 @@ fn with_addresses<A: Copy, B>(val: &CtVal<A>, convert: impl Fn(A) -> B) -> CtVal
         responder_ifindex: val.responder_ifindex,
         egress_rule: val.egress_rule,
         ingress_rule: val.ingress_rule,
-        reserved2: val.reserved2,
+        audit_rule: val.audit_rule,
     }
 }

@@ -39,6 +39,7 @@ macro_rules! both_families {
     };
 }
 
+mod audit;
 mod balance;
 mod beside;
 mod clashes;

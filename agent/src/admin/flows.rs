@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dataplane_common::abi::{FlowEvent, hook};
 use dataplane_common::verdict::DropReason;
-use dataplane_model::snapshot::Direction;
+use dataplane_model::snapshot::{Direction, PolicyMode};
 use jiff::Timestamp;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::watch;
@@ -41,25 +41,35 @@ pub(super) async fn stream(
 
 fn flow(event: &FlowEvent, names: &Names, lost_before: u64) -> Flow {
     let reason = DropReason::from_code(event.reason);
+    let audit = DropReason::from_code(event.audit);
     let (source, destination) = (ip(event.src), ip(event.dst));
     let backend = (!is_none(event.backend)).then(|| ip(event.backend));
     let responder = backend.unwrap_or(destination);
-    let isolated_by = match reason {
+    let (denial, mode) = match reason {
+        Some(_) => (reason, PolicyMode::Enforce),
+        None => (audit, PolicyMode::Audit),
+    };
+    let rule = match (mode, denial) {
+        (PolicyMode::Audit, _) => event.audit_rule,
+        (_, Some(DropReason::PolicyEgress)) => event.egress_rule,
+        _ => event.ingress_rule,
+    };
+    let isolated_by = match denial {
         // A rule that denies says it all; without one, it is the isolation that does.
-        Some(DropReason::PolicyEgress) if event.egress_rule == 0 => {
-            names.isolated_by(source, Direction::Egress)
+        Some(DropReason::PolicyEgress) if rule == 0 => {
+            names.isolated_by(source, Direction::Egress, mode)
         }
-        Some(DropReason::PolicyIngress) if event.ingress_rule == 0 => {
-            names.isolated_by(responder, Direction::Ingress)
+        Some(DropReason::PolicyIngress) if rule == 0 => {
+            names.isolated_by(responder, Direction::Ingress, mode)
         }
         _ => Vec::new(),
     };
     Flow {
         time: Timestamp::now().to_string(),
-        verdict: if reason.is_some() {
-            "dropped"
-        } else {
-            "allowed"
+        verdict: match (reason, audit) {
+            (Some(_), _) => "dropped",
+            (None, Some(_)) => "audit",
+            (None, None) => "allowed",
         }
         .to_owned(),
         reason: reason.map(|reason| reason.name().to_owned()),
@@ -73,6 +83,8 @@ fn flow(event: &FlowEvent, names: &Names, lost_before: u64) -> Flow {
         service: names.frontend(event.frontend),
         egress_rule: names.rule(event.egress_rule),
         ingress_rule: names.rule(event.ingress_rule),
+        audit: audit.map(|reason| reason.name().to_owned()),
+        audit_rule: names.rule(event.audit_rule),
         isolated_by,
         packets: event.packets.into(),
         sampled_out_before: event.skipped.into(),

@@ -8,7 +8,7 @@ use dataplane_common::abi::{Addr4, Addr6, Port};
 use dataplane_common::net::proto;
 use dataplane_model::compile::Services;
 use dataplane_model::ids::{IdKind, IdTable};
-use dataplane_model::snapshot::{Direction, ObjectKey, Snapshot};
+use dataplane_model::snapshot::{Direction, ObjectKey, PolicyMode, Snapshot};
 use dataplane_model::tables::Family;
 
 /// Names as of one state.
@@ -20,8 +20,8 @@ pub struct Names {
     pods: HashMap<IpAddr, ObjectKey>,
     /// Addresses by device.
     devices: BTreeMap<u32, Vec<IpAddr>>,
-    /// Policies that isolate a pod of this node, for what it receives and what it sends.
-    isolated: BTreeMap<ObjectKey, [Vec<String>; 2]>,
+    /// Policies that isolate a pod of this node, for what it receives and what it sends; or would.
+    isolated: BTreeMap<ObjectKey, [Vec<(PolicyMode, String)>; 2]>,
     node: Option<Arc<str>>,
     node_addresses: Vec<IpAddr>,
 }
@@ -87,25 +87,36 @@ impl Names {
         pod.map(ToString::to_string)
     }
 
-    /// The policies that isolate the pod with an address in a direction, if it is on this node.
-    pub fn isolated_by(&self, ip: IpAddr, direction: Direction) -> Vec<String> {
+    /// The policies that isolate the pod with an address in a direction, if it is on this node. In audit,
+    /// those that would if all were in force.
+    pub fn isolated_by(&self, ip: IpAddr, direction: Direction, mode: PolicyMode) -> Vec<String> {
         let index = match direction {
             Direction::Ingress => 0,
             Direction::Egress => 1,
         };
         let policies = self.pods.get(&ip).and_then(|pod| self.isolated.get(pod));
-        policies.map_or_else(Vec::new, |policies| policies[index].clone())
+        let policies = policies.into_iter().flat_map(|policies| &policies[index]);
+        let of_mode = policies.filter(|(of, _)| *of == mode || *of == PolicyMode::Enforce);
+        of_mode.map(|(_, policy)| policy.clone()).collect()
     }
 }
 
-fn isolating(snapshot: &Snapshot, pod: &dataplane_model::snapshot::Pod) -> [Vec<String>; 2] {
+fn isolating(
+    snapshot: &Snapshot,
+    pod: &dataplane_model::snapshot::Pod,
+) -> [Vec<(PolicyMode, String)>; 2] {
+    let mode = |policy| match snapshot.is_audited(policy) {
+        true => PolicyMode::Audit,
+        false => PolicyMode::Enforce,
+    };
     [Direction::Ingress, Direction::Egress].map(|direction| {
         let policies = snapshot.policies.values().filter(|policy| {
             policy.key.namespace == pod.key.namespace
                 && policy.rules(direction).is_some()
                 && policy.pods.matches(&pod.labels)
         });
-        policies.map(|policy| policy.key.to_string()).collect()
+        let named = policies.map(|policy| (mode(policy), policy.key.to_string()));
+        named.collect()
     })
 }
 

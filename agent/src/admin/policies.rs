@@ -1,7 +1,7 @@
 //! Policies and the pods that they select.
 
 use dataplane_model::snapshot::{
-    ClusterPolicy, Direction, NetworkPolicy, Pod, Selector, Snapshot, Tier,
+    ClusterPolicy, Direction, NetworkPolicy, Pod, PolicyMode, Selector, Snapshot, Tier,
 };
 
 use super::protocol::Policy;
@@ -25,6 +25,7 @@ fn of_namespace(snapshot: &Snapshot, policy: &NetworkPolicy) -> Policy {
     let (pods, pods_in_cluster) = selected(snapshot, selects);
     Policy {
         policy: policy.key.to_string(),
+        audit: snapshot.is_audited(policy),
         selector: policy.pods.to_string(),
         ingress_rules: policy.rules(Direction::Ingress).map(<[_]>::len),
         egress_rules: policy.rules(Direction::Egress).map(<[_]>::len),
@@ -51,6 +52,7 @@ fn of_tier(snapshot: &Snapshot, policy: &ClusterPolicy) -> Policy {
     };
     Policy {
         policy: policy.title(),
+        audit: policy.mode == PolicyMode::Audit,
         selector: format!("{}{}", policy.pods, of_namespaces(&policy.namespaces)),
         ingress_rules: rules(Direction::Ingress),
         egress_rules: rules(Direction::Egress),

@@ -253,6 +253,8 @@ pub struct Backend {
 pub struct Policy {
     /// Namespace and name; of a tier, kind and name, tier and priority.
     pub policy: String,
+    /// It is in audit, so not in force.
+    pub audit: bool,
     /// Its pod selector, and that of their namespaces.
     pub selector: String,
     /// Rules for what pods receive; `None` if it does not concern this direction.
@@ -313,7 +315,7 @@ pub struct Tracked {
 pub struct Flow {
     /// When it was heard of, by RFC 3339.
     pub time: String,
-    /// `allowed` or `dropped`.
+    /// `allowed`, `dropped`, or `audit`: allowed, and policies in audit would drop it.
     pub verdict: String,
     /// Why it was dropped.
     pub reason: Option<String>,
@@ -337,7 +339,11 @@ pub struct Flow {
     pub egress_rule: Option<String>,
     /// Rule that decided ingress.
     pub ingress_rule: Option<String>,
-    /// For a drop by policy: the policies that isolate the pod in this direction.
+    /// Why policies in audit would drop it.
+    pub audit: Option<String>,
+    /// The rule by which they would; without one, it is that none of them allows it.
+    pub audit_rule: Option<String>,
+    /// For a drop by policy, or by one in audit: the policies that isolate the pod in this direction, or would.
     pub isolated_by: Vec<String>,
     /// Packets it stands for: of dropped ones, all like it since the one before.
     pub packets: u64,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dataplane_model::snapshot::{Direction, Snapshot};
+use dataplane_model::snapshot::{Direction, PolicyMode, Snapshot};
 use dataplane_model::store::read_policy;
 use dataplane_model::verify::{self, Difference};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,8 @@ pub struct Differing {
     pub protocol: String,
     /// `ingress` or `egress`: the end at which they differ.
     pub direction: String,
+    /// Policies in audit were taken as if they were in force.
+    pub audit: bool,
     /// What the policies say.
     pub policies: String,
     /// What the maps say.
@@ -97,6 +99,7 @@ impl Verification {
             destination_pod: self.names.owner(packet.dst),
             protocol: protocol(packet.proto),
             direction: difference.direction.name().to_owned(),
+            audit: difference.mode == PolicyMode::Audit,
             policies: policies(difference),
             maps,
         }

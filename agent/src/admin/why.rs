@@ -88,6 +88,8 @@ pub struct EndWhy {
     pub nearest: Vec<String>,
     /// All rules in the order in which they are asked.
     pub asked: Vec<StepWhy>,
+    /// The same if the policies in audit were in force too, if one is about the pod.
+    pub audit: Option<Box<EndWhy>>,
 }
 
 /// A rule that is asked.
@@ -244,10 +246,10 @@ fn named_port(
 fn why(packet: &Packet, explained: &Explanation, notes: &[String]) -> Why {
     let pod = |end: &Option<End>| end.as_ref().map(|end| end.pod.to_string());
     let mut notes = notes.to_vec();
-    let ends = [&explained.egress, &explained.ingress]
-        .into_iter()
-        .flatten();
-    let differing = ends.filter(|end| !end.agrees);
+    let ends = [&explained.egress, &explained.ingress];
+    let ends = ends.into_iter().flatten();
+    let ends = ends.flat_map(|end| [Some(end), end.audit.as_deref()]);
+    let differing = ends.flatten().filter(|end| !end.agrees);
     notes.extend(differing.map(|end| {
         format!(
             "at {}, the rules read one by one come to another verdict than their maps: report this",
@@ -298,6 +300,7 @@ fn end_why(end: &End) -> EndWhy {
         nearest: nearest.collect(),
         isolated_by,
         asked: end.asked.iter().map(step_why).collect(),
+        audit: end.audit.as_ref().map(|end| Box::new(end_why(end))),
     }
 }
 

@@ -51,6 +51,7 @@ pub fn pinned() -> Vec<&'static str> {
         EVENT_BUDGET,
         EVENT_COUNTS,
         DROPS,
+        AUDITS,
         ERROR_BUDGETS,
         ERRORS_HELD,
         HALF_OPEN,

@@ -253,8 +253,14 @@ fn subject(subject: &Subject) -> String {
     };
     let (v4, v6): (IpAddr, IpAddr) = (subject.addr4.to_ip(), subject.addr6.to_ip());
     format!(
-        "device {} {state} {v4} {v6} identity {} egress {} ingress {} flags {:#x}",
-        subject.ifindex, subject.identity, subject.egress, subject.ingress, subject.flags
+        "device {} {state} {v4} {v6} identity {} egress {} ingress {} audited {} {} flags {:#x}",
+        subject.ifindex,
+        subject.identity,
+        subject.egress,
+        subject.ingress,
+        subject.audited_egress,
+        subject.audited_ingress,
+        subject.flags
     )
 }
 

@@ -41,6 +41,7 @@ fn matches(flow: &Flow, args: &FlowArgs) -> bool {
         None => true,
         Some(VerdictFilter::Allowed) => flow.reason.is_none(),
         Some(VerdictFilter::Dropped) => flow.reason.is_some(),
+        Some(VerdictFilter::Audit) => flow.audit.is_some() && flow.reason.is_none(),
     };
     let pods = [&flow.source_pod, &flow.destination_pod];
     let some_pod = |holds: &dyn Fn(&str, &str) -> bool| {

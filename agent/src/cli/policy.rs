@@ -68,7 +68,10 @@ fn differences(verified: &Verified) -> String {
             side(&one.source, &one.source_pod),
             side(&one.destination, &one.destination_pod),
             one.protocol.clone(),
-            one.direction.clone(),
+            match one.audit {
+                true => format!("{} (audit)", one.direction),
+                false => one.direction.clone(),
+            },
             one.policies.clone(),
             one.maps.clone(),
         ]
@@ -117,9 +120,26 @@ fn why(why: &Why) -> String {
 
 fn end(direction: &str, end: &EndWhy) -> String {
     let mut out = format!(
-        "  {direction:<8}of {}: {}, {}\n",
-        end.pod, end.verdict, end.reason
+        "  {direction:<8}of {}: {}, {}\n{}",
+        end.pod,
+        end.verdict,
+        end.reason,
+        asked(end)
     );
+    if let Some(audit) = &end.audit {
+        let (verdict, reason) = (&audit.verdict, &audit.reason);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "  audit   would be {verdict}, {reason}\n{}",
+            asked(audit)
+        );
+    }
+    out
+}
+
+fn asked(end: &EndWhy) -> String {
+    let mut out = String::new();
     for nearest in &end.nearest {
         let _ = writeln!(out, "  nearest {nearest}");
     }

@@ -154,7 +154,10 @@ pub fn policies(list: &[Policy]) -> String {
     };
     let rows = list.iter().map(|policy| {
         vec![
-            policy.policy.clone(),
+            match policy.audit {
+                true => format!("{} (audit)", policy.policy),
+                false => policy.policy.clone(),
+            },
             policy.selector.clone(),
             rules(policy.ingress_rules),
             rules(policy.egress_rules),
@@ -241,6 +244,8 @@ pub fn flow(flow: &Flow) -> String {
     add("reason", &flow.reason);
     add("by", &flow.egress_rule);
     add("by", &flow.ingress_rule);
+    add("audit:", &flow.audit);
+    add("by", &flow.audit_rule);
     if !flow.isolated_by.is_empty() {
         add("isolated by", &Some(flow.isolated_by.join(", ")));
     }

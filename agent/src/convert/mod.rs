@@ -8,6 +8,7 @@
 pub mod fields;
 mod gateway;
 mod istio;
+mod mode;
 mod nodes;
 mod peers;
 mod plain;
@@ -332,6 +333,7 @@ fn convert(
         Object::Namespace(namespace) => some(model::Object::Namespace(nodes::namespace(
             &key.name,
             Some(namespace),
+            notes,
         ))),
         Object::Node(node) => nodes::node(key, node).map(|node| Some(model::Object::Node(node))),
         Object::Pod(pod) => nodes::pod(key, pod).map(|pod| Some(model::Object::Pod(pod))),
@@ -379,7 +381,11 @@ fn model_key(key: &ObjectKey) -> model::ObjectKey {
 }
 
 fn implied_namespace(name: &str) -> Event {
-    Event::Apply(model::Object::Namespace(nodes::namespace(name, None)))
+    Event::Apply(model::Object::Namespace(nodes::namespace(
+        name,
+        None,
+        &mut Vec::new(),
+    )))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use dataplane_model::snapshot::{self as model, ContainerPort};
 
-use super::fields::{self, Fault};
-use super::model_key;
+use super::fields::{self, Fault, Note};
+use super::{mode, model_key};
 use crate::source::ObjectKey;
 use crate::source::core::{self, Container};
 
@@ -67,13 +67,20 @@ pub fn node(key: &ObjectKey, node: &core::Node) -> Result<model::Node, Fault> {
 }
 
 /// A namespace, with the label that the API server gives it.
-pub fn namespace(name: &str, namespace: Option<&core::Namespace>) -> model::Namespace {
+pub fn namespace(
+    name: &str,
+    namespace: Option<&core::Namespace>,
+    notes: &mut Vec<Note>,
+) -> model::Namespace {
     let given = namespace.map(|namespace| fields::labels(&namespace.metadata.labels));
     let mut labels = given.unwrap_or_default();
     labels.insert(NAMESPACE_NAME_LABEL.into(), name.into());
     model::Namespace {
         name: name.into(),
         labels,
+        mode: namespace
+            .and_then(|one| mode::of(&one.metadata, notes))
+            .unwrap_or_default(),
         ending: namespace.is_some_and(|one| one.metadata.deletion_timestamp.is_some()),
     }
 }

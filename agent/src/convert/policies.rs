@@ -9,7 +9,7 @@ use dataplane_model::snapshot::{
 use ipnet::IpNet;
 
 use super::fields::{self, Fault, Note, PortRef};
-use super::model_key;
+use super::{mode, model_key};
 use crate::source::ObjectKey;
 use crate::source::core::{IpBlock, NetworkPolicy, NetworkPolicySpec, PolicyPeer, PolicyPort};
 
@@ -51,9 +51,11 @@ pub fn policy(key: &ObjectKey, policy: &NetworkPolicy, notes: &mut Vec<Note>) ->
         peers: &rule.to,
         ports: &rule.ports,
     });
+    let mode = mode::of(&policy.metadata, reader.notes);
     let policy = model::NetworkPolicy {
         key: model_key(key),
         pods,
+        mode,
         ingress: rules(&mut reader, ingress, ingress_rules.collect()),
         egress: rules(&mut reader, egress, egress_rules.collect()),
     };

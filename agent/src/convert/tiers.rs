@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::fields::{self, Fault, Note};
-use super::peers;
+use super::{mode, peers};
 use crate::source::ObjectKey;
 use crate::source::schema::{LabelSelector, LabelSelectorRequirement};
 use crate::source::tiers::TierPolicy;
@@ -61,6 +61,7 @@ pub fn policy(
     let priority = priority.unwrap_or(ClusterPolicy::FIRST);
     let (namespaces, pods) = subject(part("subject"), &mut faults);
     let closed = !faults.is_empty();
+    let mode = mode::of(&policy.metadata, notes).unwrap_or_default();
     let mut rules = |direction: Direction| {
         let list = match part(direction.name()) {
             Value::Null if policy.spec.is_object() => &[],
@@ -81,6 +82,7 @@ pub fn policy(
     };
     let policy = ClusterPolicy {
         key: ClusterPolicyKey::new(kind, key.name.as_str()),
+        mode,
         tier,
         priority,
         namespaces,

@@ -55,6 +55,7 @@ pub struct Metrics {
     drops: Family<Label, Counter>,
     errors_held: Family<Label, Counter>,
     flow_events: Family<Label, Counter>,
+    audits: Family<[(&'static str, &'static str); 2], Counter>,
     half_open: Gauge,
     source: source::Source,
     cni: Family<Labels2, Counter>,
@@ -99,6 +100,8 @@ pub struct Sample {
     pub errors_held: BTreeMap<&'static str, u64>,
     /// Verdicts while someone listens, by what became of their events.
     pub flow_events: BTreeMap<&'static str, u64>,
+    /// Flows that policies in audit would deny: direction, `new` or `live`, and count.
+    pub audits: Vec<([&'static str; 2], u64)>,
     /// Flows that nobody has answered.
     pub half_open: u64,
     /// The following of each kind at the API server.
@@ -143,6 +146,7 @@ impl Metrics {
             drops: to.add("sluice_drops", "Packets dropped and connections refused, by reason", Family::default()),
             errors_held: to.add("sluice_icmp_errors_held", "Dropped packets whose sender got no ICMP error, since it had many", Family::default()),
             flow_events: to.add("sluice_flow_events", "Verdicts while someone listens, by what became of their events", Family::default()),
+            audits: to.add("sluice_audit_flows", "Flows that policies in audit would deny", Family::default()),
             half_open: to.add("sluice_conntrack_half_open", "Flows that nobody has answered", Gauge::default()),
             source: source::Source::register(&mut to),
             cni: to.add("sluice_cni_requests", "Requests of the CNI plugin by command and code of the answer; 0: it was done", Family::default()),
@@ -299,6 +303,10 @@ impl Metrics {
                 let counter = counters.get_or_create(&[(label, (*name).to_owned())]);
                 store(&counter, *count);
             }
+        }
+        for ([direction, flow], count) in &sample.audits {
+            let labels = [("direction", *direction), ("flow", *flow)];
+            store(&self.audits.get_or_create(&labels), *count);
         }
         self.half_open.set(sample.half_open as i64);
         self.source.read(&sample.kinds);

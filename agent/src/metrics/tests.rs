@@ -78,6 +78,7 @@ fn a_sample_shows_pressure_and_drops() {
         drops: [("no-backend", 7)].into(),
         errors_held: [("too-big", 5)].into(),
         flow_events: [("sampled-out", 4)].into(),
+        audits: vec![(["ingress", "live"], 6)],
         half_open: 3,
         ..Sample::default()
     };
@@ -88,6 +89,7 @@ fn a_sample_shows_pressure_and_drops() {
         "sluice_map_pressure{map=\"ct4\"} 0.25",
         "sluice_drops_total{reason=\"no-backend\"} 7",
         "sluice_icmp_errors_held_total{reason=\"too-big\"} 5",
+        "sluice_audit_flows_total{direction=\"ingress\",flow=\"live\"} 6",
         "sluice_flow_events_total{outcome=\"sampled-out\"} 4",
         "sluice_conntrack_half_open 3",
     ] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dataplane_common::{
-    abi::{event_count, name},
+    abi::{audit_count, event_count, name},
     verdict::DropReason,
 };
 
@@ -35,6 +35,24 @@ pub fn without_error(maps: &Maps) -> Result<BTreeMap<DropReason, u64>, Error> {
 pub fn events(maps: &Maps) -> Result<BTreeMap<&'static str, u64>, Error> {
     let sums = maps.counters(name::EVENT_COUNTS)?.sums()?;
     Ok(event_count::NAMES.into_iter().zip(sums).collect())
+}
+
+/// Flows that policies in audit would deny: directions and whether the flow was new, with counts.
+///
+/// # Errors
+///
+/// The counters cannot be read.
+pub fn audits(maps: &Maps) -> Result<Vec<([&'static str; 2], u64)>, Error> {
+    let sums = maps.counters(name::AUDITS)?.sums()?;
+    let labels = [
+        (audit_count::NEW_EGRESS, ["egress", "new"]),
+        (audit_count::NEW_INGRESS, ["ingress", "new"]),
+        (audit_count::LIVE_EGRESS, ["egress", "live"]),
+        (audit_count::LIVE_INGRESS, ["ingress", "live"]),
+    ];
+    let count = |place: u32| sums.get(place as usize).copied().unwrap_or(0);
+    let counts = labels.map(|(place, labels)| (labels, count(place)));
+    Ok(counts.into())
 }
 
 fn by_reason(maps: &Maps, map: &str) -> Result<BTreeMap<DropReason, u64>, Error> {

@@ -86,6 +86,7 @@ fn read(maps: &Maps, census: &Census) -> Result<Sample, Error> {
         drops: named(drops::read(maps)?),
         errors_held: named(drops::without_error(maps)?),
         flow_events: drops::events(maps)?,
+        audits: drops::audits(maps)?,
         // A count that has gone astray may be below zero.
         half_open: u64::try_from(total.unwrap_or_default().cast_signed()).unwrap_or_default(),
         ..Sample::default()

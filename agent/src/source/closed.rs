@@ -9,14 +9,16 @@ use super::schema::{LabelSelector, ObjectMeta};
 use super::tiers::TierPolicy;
 use super::{Kind, Object, ObjectKey};
 
-/// The stand-in for a policy with this `spec`; `None` for other kinds.
+/// The stand-in for a policy with this `metadata` and `spec`; `None` for other kinds. It has the
+/// annotations, which may say that it is not in force.
 ///
 /// A NetworkPolicy isolates the same pods, or all of its namespace, and allows nothing. Of a policy of a
 /// tier, each part is closed by itself when it is converted.
-pub fn policy(key: &ObjectKey, spec: Value) -> Option<Object> {
+pub fn policy(key: &ObjectKey, metadata: &Value, spec: Value) -> Option<Object> {
     let metadata = ObjectMeta {
         name: Some(key.name.clone()),
         namespace: (!key.namespace.is_empty()).then(|| key.namespace.clone()),
+        annotations: part(metadata, "annotations").unwrap_or_default(),
         ..ObjectMeta::default()
     };
     let tier = |metadata, spec| {
@@ -49,10 +51,11 @@ pub fn effect(policy: &Object) -> &'static str {
     }
 }
 
+fn part<T: DeserializeOwned>(of: &Value, name: &str) -> Option<T> {
+    T::deserialize(of.get(name)?).ok()
+}
+
 fn isolating(spec: &Value) -> NetworkPolicySpec {
-    fn part<T: DeserializeOwned>(spec: &Value, name: &str) -> Option<T> {
-        T::deserialize(spec.get(name)?).ok()
-    }
     let both = || vec!["Ingress".to_owned(), "Egress".to_owned()];
     NetworkPolicySpec {
         pod_selector: part::<LabelSelector>(spec, "podSelector").unwrap_or_default(),

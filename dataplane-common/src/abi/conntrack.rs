@@ -88,8 +88,8 @@ pub struct CtVal<A> {
     pub egress_rule: u32,
     /// The rule that decided the responder's ingress, 0 for none.
     pub ingress_rule: u32,
-    /// Explicit padding.
-    pub reserved2: u32,
+    /// The rule by which a policy in audit would deny the flow; 0 for none.
+    pub audit_rule: u32,
 }
 
 /// Bits of [`CtVal::flags`].
@@ -123,6 +123,12 @@ pub mod ct_flags {
     pub const RESETS: u16 = 1 << 12;
     /// The pod at an end was not known when the flow was judged.
     pub const UNPOLICED: u16 = 1 << 13;
+    /// Policies in audit would deny the initiator's egress.
+    pub const AUDIT_EGRESS: u16 = 1 << 14;
+    /// Policies in audit would deny the responder's ingress.
+    pub const AUDIT_INGRESS: u16 = 1 << 15;
+    /// Policies in audit would deny the flow.
+    pub const AUDIT: u16 = AUDIT_EGRESS | AUDIT_INGRESS;
 }
 
 /// A fragmented datagram (RFC 791 section 3.2, RFC 8200 section 4.5).

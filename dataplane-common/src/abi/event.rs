@@ -38,6 +38,10 @@ pub struct FlowEvent {
     pub packets: u32,
     /// Verdicts of this CPU since its event before, for which there was no event.
     pub skipped: u32,
+    /// 0, or as `reason` what policies in audit would do.
+    pub audit: u32,
+    /// The rule by which they would, 0 for none.
+    pub audit_rule: u32,
     /// Explicit padding.
     pub reserved: u32,
 }
@@ -72,6 +76,18 @@ pub struct DropVal {
     pub reserved: u32,
 }
 
+/// Flows that policies in audit would deny.
+pub mod audit_count {
+    /// New ones, by their initiators' egress.
+    pub const NEW_EGRESS: u32 = 0;
+    /// New ones, by their responders' ingress.
+    pub const NEW_INGRESS: u32 = 1;
+    /// Live ones that would be cut, by their initiators' egress.
+    pub const LIVE_EGRESS: u32 = 2;
+    /// Live ones that would be cut, by their responders' ingress.
+    pub const LIVE_INGRESS: u32 = 3;
+}
+
 /// What becomes of verdicts while someone listens.
 pub mod event_count {
     /// An event was sent.
@@ -86,7 +102,7 @@ pub mod event_count {
     pub const NAMES: [&str; 4] = ["sent", "joined", "sampled-out", "lost"];
 }
 
-abi! { FlowEvent = 96, DropKey = 40, DropVal = 16 }
+abi! { FlowEvent = 104, DropKey = 40, DropVal = 16 }
 
 /// A hook, as a number of [`hook`].
 pub type Hook = u8;

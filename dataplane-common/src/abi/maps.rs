@@ -4,7 +4,7 @@ use super::abi;
 
 /// Version of every layout in this module: part of the pin directory's name. It changes with any
 /// change of a key, a value or a meaning.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Map names, as in the BPF object and under the pin directory. Names that end in 4 or 6 are one
 /// map for each address family.
@@ -56,6 +56,8 @@ pub mod name {
     pub const EVENT_COUNTS: &str = "event_counts";
     /// PERCPU_ARRAY `DropReason` -> u64 packets.
     pub const DROPS: &str = "drops";
+    /// PERCPU_ARRAY [`super::audit_count`] -> u64 flows.
+    pub const AUDITS: &str = "audits";
     /// ARRAY hash of a sender -> u64: when its budget of ICMP errors is full.
     pub const ERROR_BUDGETS: &str = "error_budgets";
     /// PERCPU_ARRAY `DropReason` -> u64 dropped packets whose sender got no ICMP error: it had many.
@@ -170,6 +172,8 @@ pub mod capacity {
     pub const EVENT_COUNTS: u32 = 4;
     /// Drop reasons.
     pub const DROPS: u32 = 64;
+    /// Counts of flows that policies in audit would deny.
+    pub const AUDITS: u32 = 4;
     /// Budgets of ICMP errors; a power of two.
     pub const ERROR_BUDGETS: u32 = 4_096;
     /// Uplinks with the early program.

@@ -16,7 +16,7 @@ mod service;
 pub use addr::{Addr4, Addr6, Address, Port};
 pub use config::{Config, config_flags};
 pub use conntrack::{CtKey, CtVal, FragKey, FragVal, ct_flags};
-pub use event::{DropKey, DropVal, FlowEvent, Hook, event_count, hook};
+pub use event::{DropKey, DropVal, FlowEvent, Hook, audit_count, event_count, hook};
 pub use maps::{ABI_VERSION, IdKey, IdVal, XdpDevice, capacity, name, xdp_count, xdp_mode};
 pub use pod::{IdentityVal, Subject, identity_flags, subject_flags, subject_state};
 pub use policy::{

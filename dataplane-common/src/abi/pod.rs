@@ -28,6 +28,10 @@ pub struct Subject {
     pub mac: [u8; 6],
     /// Hardware address of the host's end.
     pub host_mac: [u8; 6],
+    /// What `egress` were if policies in audit were in force; 0: nothing else.
+    pub audited_egress: u32,
+    /// What `ingress` were if policies in audit were in force; 0: nothing else.
+    pub audited_ingress: u32,
     /// Explicit padding.
     pub reserved2: u32,
 }
@@ -75,4 +79,4 @@ pub mod identity_flags {
     pub const NO_CIDR: u32 = 1 << 3;
 }
 
-abi! { Subject = 56, IdentityVal = 12 }
+abi! { Subject = 64, IdentityVal = 12 }

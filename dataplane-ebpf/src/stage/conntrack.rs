@@ -124,6 +124,8 @@ pub struct Question<A> {
     /// Not 0 if the backend is another implementation's choice, past this hook: what the initiator may
     /// send is asked where the backend is seen.
     pub unresolved: u32,
+    /// Not 0 if policies in audit concern an end.
+    pub audited: u32,
     /// What the initiator is, if it was asked ([`subject::asked`]).
     pub initiator_is: IdentityVal,
     /// What the responder is, if it was asked.

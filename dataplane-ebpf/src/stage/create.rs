@@ -19,6 +19,7 @@ use crate::{
     maps,
     packet::{Ctx, jiffies},
     stage::{
+        audit,
         conntrack::{self, Question, Scratch},
         enter, forward,
         parse::{Kind, Packet},
@@ -77,6 +78,7 @@ pub fn open<F: Family, C: Ctx>(ctx: C) -> u32 {
     if status != 0 {
         return status;
     }
+    audit::judge::<F>(audit::NEW);
     enter::enter::<F>()
 }
 

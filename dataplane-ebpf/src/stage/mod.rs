@@ -1,5 +1,6 @@
 //! The steps of the packet path.
 
+pub mod audit;
 pub mod conntrack;
 pub mod create;
 pub mod early;

@@ -22,6 +22,7 @@ use crate::{
     family::{Family, V4, V6},
     maps::{self, Table, element, longest_prefix},
     stage::{
+        audit,
         conntrack::{Lookup, Question, Scratch, Tuple},
         parse::Packet,
         subject,
@@ -78,7 +79,9 @@ fn judge_question<F: Family>() -> u32 {
     scratch.val.egress_rule = 0;
     scratch.val.ingress_rule = 0;
     scratch.val.denied = 0;
-    scratch.val.flags &= !ct_flags::UNPOLICED;
+    scratch.val.flags &= !(ct_flags::UNPOLICED | ct_flags::AUDIT);
+    scratch.val.audit_rule = 0;
+    scratch.question.audited = 0;
     if !maps::enabled(config_flags::POLICY) {
         return 0;
     }
@@ -91,9 +94,10 @@ fn judge_question<F: Family>() -> u32 {
     judge_end::<F, INGRESS>(scratch)
 }
 
-/// The directions, as a parameter: what a pod sends, and what it receives.
-const EGRESS: bool = true;
-const INGRESS: bool = false;
+/// The directions, as a parameter: what a pod sends.
+pub const EGRESS: bool = true;
+/// What a pod receives.
+pub const INGRESS: bool = false;
 
 /// Judges one end: the initiator's egress, or the responder's ingress.
 #[inline(always)]
@@ -104,29 +108,20 @@ fn judge_end<F: Family, const DIRECTION: bool>(scratch: &mut Scratch<F::Addr>) -
         val,
         ..
     } = scratch;
-    let ruleset = ruleset_at::<F::Addr, DIRECTION>(question);
-    if ruleset == 0 {
+    let Rulesets { enforced, audited } = rulesets_at::<F::Addr, DIRECTION>(question);
+    question.audited |= audited;
+    if enforced == 0 {
         return 0;
     }
-    if ruleset == UNPOLICED {
+    if enforced == UNPOLICED {
         val.flags |= ct_flags::UNPOLICED;
         return 0;
     }
-    if ruleset == CLOSED {
+    if enforced == CLOSED {
         val.denied = DropReason::PodClosed as u8;
         return DropReason::PodClosed as u32;
     }
-    let hairpin =
-        question.initiator == question.responder && !maps::enabled(config_flags::POLICE_HAIRPIN);
-    let (proto, port) = (question.proto, question.port);
-    let (peer, is) = if DIRECTION == EGRESS {
-        (&question.responder, &mut question.responder_is)
-    } else {
-        (&question.initiator, &mut question.initiator_is)
-    };
-    let is = subject::asked::<F>(is, peer);
-    let exempt = hairpin || (DIRECTION == EGRESS && is_own_node(is));
-    let decision = evaluate::<F>(ruleset, is, exempt, peer, (proto, port), lookup);
+    let decision = ask::<F, DIRECTION>(enforced, question, lookup);
     let reason = if DIRECTION == EGRESS {
         val.egress_rule = decision.rule;
         DropReason::PolicyEgress
@@ -139,6 +134,26 @@ fn judge_end<F: Family, const DIRECTION: bool>(scratch: &mut Scratch<F::Addr>) -
     }
     val.denied = reason as u8;
     reason as u32
+}
+
+/// What a ruleset of an end says of the flow.
+#[inline(always)]
+pub fn ask<F: Family, const DIRECTION: bool>(
+    ruleset: u32,
+    question: &mut Question<F::Addr>,
+    lookup: &mut Lookup<F::Addr>,
+) -> Decision {
+    let hairpin =
+        question.initiator == question.responder && !maps::enabled(config_flags::POLICE_HAIRPIN);
+    let (proto, port) = (question.proto, question.port);
+    let (peer, is) = if DIRECTION == EGRESS {
+        (&question.responder, &mut question.responder_is)
+    } else {
+        (&question.initiator, &mut question.initiator_is)
+    };
+    let is = subject::asked::<F>(is, peer);
+    let exempt = hairpin || (DIRECTION == EGRESS && is_own_node(is));
+    evaluate::<F>(ruleset, is, exempt, peer, (proto, port), lookup)
 }
 
 /// As [`judge`], for a flow whose beginning was not seen: either way round will do.
@@ -162,11 +177,13 @@ pub fn judge_either_way<F: Family>() -> u32 {
 
 /// Judges a live flow in the present epoch, in its own orientation, for the pods that are at its
 /// ends now. By a setting, one that was allowed between the same pods stays so.
+///
+/// Returns 1 if policies in audit would deny it now, and would not before.
 #[inline(always)]
-pub fn judge_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) {
+pub fn judge_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) -> u32 {
     let ends = (entry.initiator_ifindex, entry.responder_ifindex);
     if ask_again::<F>(packet, entry) == 0 {
-        return;
+        return 0;
     }
     let keeps = maps::enabled(config_flags::KEEP_FLOWS)
         && entry.denied == 0
@@ -176,21 +193,26 @@ pub fn judge_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Add
         if let Some(scratch) = F::scratch() {
             entry.epoch = scratch.val.epoch;
         }
-        return;
+        return 0;
     }
     if entry.flags & ct_flags::MIDSTREAM != 0 {
         let _ = judge_either_way::<F>();
     } else {
         let _ = judge::<F>();
     }
+    let audited = entry.flags & ct_flags::AUDIT != 0;
+    audit::judge::<F>(if audited { audit::KNOWN } else { audit::LIVE });
     let Some(scratch) = F::scratch() else {
-        return;
+        return 0;
     };
     entry.epoch = scratch.val.epoch;
     entry.egress_rule = scratch.val.egress_rule;
     entry.ingress_rule = scratch.val.ingress_rule;
     entry.denied = scratch.val.denied;
-    entry.flags = (entry.flags & !ct_flags::UNPOLICED) | (scratch.val.flags & ct_flags::UNPOLICED);
+    entry.audit_rule = scratch.val.audit_rule;
+    const OF_POLICY: u16 = ct_flags::UNPOLICED | ct_flags::AUDIT;
+    entry.flags = (entry.flags & !OF_POLICY) | (scratch.val.flags & OF_POLICY);
+    (!audited && entry.flags & ct_flags::AUDIT != 0) as u32
 }
 
 /// Puts a live flow's question into the scratch room; 0 if that fails.
@@ -226,6 +248,7 @@ fn ask_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) ->
         proto: packet.proto,
         host: (entry.flags & ct_flags::HOST != 0) as u8,
         unresolved: (entry.frontend != 0 && entry.flags & ct_flags::DNAT == 0) as u32,
+        audited: 0,
         initiator_is: subject::UNASKED,
         responder_is: subject::UNASKED,
     };
@@ -268,15 +291,22 @@ pub fn may_multicast<F: Family>(pod: &Subject, packet: &Packet<F::Addr>) -> u32 
     evaluate::<F>(pod.egress, &world, false, &packet.dst, what, lookup).allowed
 }
 
-/// The pod of this node at an end, if it is policed there.
 /// A number that no ruleset has: the device is closed. Its hook may have let the packet in a moment before.
 const CLOSED: u32 = u32::MAX;
 /// Another: the pod is not known yet.
 const UNPOLICED: u32 = u32::MAX - 1;
 
-/// The ruleset of an end in its direction; 0 if that is not policed; or [`CLOSED`] or [`UNPOLICED`].
+/// The rulesets of an end in its direction.
+pub struct Rulesets {
+    /// That in force; 0 if none is; or [`CLOSED`] or [`UNPOLICED`].
+    enforced: u32,
+    /// That which were in force without audit; 0 if that is no other.
+    pub audited: u32,
+}
+
+/// The rulesets of the end that a direction is about.
 #[inline(always)]
-fn ruleset_at<A, const DIRECTION: bool>(question: &Question<A>) -> u32 {
+pub fn rulesets_at<A, const DIRECTION: bool>(question: &Question<A>) -> Rulesets {
     let ifindex = if DIRECTION == EGRESS {
         question.initiator_ifindex
     } else if question.host != 0 {
@@ -284,21 +314,25 @@ fn ruleset_at<A, const DIRECTION: bool>(question: &Question<A>) -> u32 {
     } else {
         question.responder_ifindex
     };
+    let only = |enforced| Rulesets {
+        enforced,
+        audited: 0,
+    };
     if ifindex == 0 {
-        return 0;
+        return only(0);
     }
     let Some(pod) = subject::by_device(ifindex) else {
-        return CLOSED;
+        return only(CLOSED);
     };
-    let ruleset = if DIRECTION == EGRESS {
-        pod.egress
+    let (enforced, audited) = if DIRECTION == EGRESS {
+        (pod.egress, pod.audited_egress)
     } else {
-        pod.ingress
+        (pod.ingress, pod.audited_ingress)
     };
     match pod.state {
-        subject_state::MANAGED => ruleset,
-        subject_state::CLOSED => CLOSED,
-        _ => UNPOLICED,
+        subject_state::MANAGED => Rulesets { enforced, audited },
+        subject_state::CLOSED => only(CLOSED),
+        _ => only(UNPOLICED),
     }
 }
 

@@ -47,6 +47,10 @@ pub(super) struct PodPolicy {
     pub(super) ingress: u32,
     /// Its ruleset for what it sends, 0 if no policy concerns that.
     pub(super) egress: u32,
+    /// What `ingress` were without audit, 0 if that is no other.
+    pub(super) audited_ingress: u32,
+    /// What `egress` were without audit, 0 if that is no other.
+    pub(super) audited_egress: u32,
 }
 
 /// Fills the policy maps but for the subjects.
@@ -63,11 +67,15 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     let named = identities.named_ports();
     let mut rulesets = rulesets::Rulesets::new(compiler, &named);
     let mut policies = BTreeMap::new();
-    for (pod, [ingress, egress]) in &selected.pods {
+    for (pod, concerning) in &selected.pods {
+        let [ingress, egress] = &concerning.enforced;
+        let [audited_ingress, audited_egress] = &concerning.audited;
         let policy = PodPolicy {
             identity: identities.of(&pod.key),
             ingress: rulesets.number(pod, Direction::Ingress, ingress),
             egress: rulesets.number(pod, Direction::Egress, egress),
+            audited_ingress: rulesets.number(pod, Direction::Ingress, audited_ingress),
+            audited_egress: rulesets.number(pod, Direction::Egress, audited_egress),
         };
         policies.insert(&pod.key, policy);
     }

@@ -68,6 +68,8 @@ fn subject<'a>(
         identity: numbers.identity,
         egress: numbers.egress,
         ingress: numbers.ingress,
+        audited_egress: numbers.audited_egress,
+        audited_ingress: numbers.audited_ingress,
         ..base
     }
 }

@@ -37,6 +37,7 @@ fn tiered(name: &str, tier: Tier, rules: Vec<(RuleAction, Peers, Ports)>) -> Obj
     });
     Object::ClusterPolicy(ClusterPolicy {
         key: ClusterPolicyKey::new(ClusterPolicyKind::Cluster, name),
+        mode: PolicyMode::Enforce,
         tier,
         priority: 7,
         namespaces: Selector::everything(),
@@ -53,6 +54,7 @@ fn namespaced(name: &str, rules: Vec<(Peers, Ports)>) -> Object {
     Object::Policy(NetworkPolicy {
         key: ObjectKey::new("shop", name),
         pods: app("db"),
+        mode: None,
         ingress: Some(rules.collect()),
         egress: None,
     })
@@ -182,6 +184,44 @@ fn a_pod_is_judged_as_its_own_node_does() {
     assert_eq!((end.allowed, outcomes), (false, vec![Decides]));
     let (end, outcomes) = ingress(&snapshot, DB, 80);
     assert_eq!((end.allowed, outcomes), (true, vec![OtherPeer]));
+}
+
+#[test]
+fn policies_in_audit_are_explained_beside_those_in_force() {
+    let in_audit = |object: Object| match object {
+        Object::Policy(policy) => Object::Policy(NetworkPolicy {
+            mode: Some(PolicyMode::Audit),
+            ..policy
+        }),
+        Object::ClusterPolicy(policy) => Object::ClusterPolicy(ClusterPolicy {
+            mode: PolicyMode::Audit,
+            ..policy
+        }),
+        other => other,
+    };
+    let snapshot = world([
+        namespaced("in-force", vec![(pods("web"), Ports::Any)]),
+        in_audit(tiered(
+            "audited",
+            Tier::Admin,
+            vec![(Deny, pods("web"), tcp(80))],
+        )),
+        in_audit(namespaced("audited", Vec::new())),
+    ]);
+    let audit = |port| {
+        let (end, outcomes) = ingress(&snapshot, WEB, port);
+        assert_eq!((end.allowed, outcomes), (true, vec![Decides]));
+        assert_eq!(end.isolated_by.len(), 1);
+        *end.audit.expect("two are about the pod")
+    };
+    let end = audit(80);
+    assert_eq!((end.allowed, end.agrees), (false, true));
+    let named = "ClusterNetworkPolicy audited ingress rule 1 (Deny)";
+    assert_eq!(end.rule.as_deref(), Some(named));
+    let end = audit(81);
+    assert!(end.allowed && end.agrees);
+    assert_eq!(end.isolated_by.len(), 2);
+    assert_eq!(ingress(&world([]), WEB, 80).0.audit, None);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use crate::snapshot::{
     ClusterPolicy, ClusterPolicyKey, Direction, NamespaceScope, NetworkPolicy, ObjectKey, Peer,
-    Peers, Pod, PortMatch, PortRange, Ports, Protocol, Rule, RuleAction, Snapshot, Text, Tier,
+    Peers, Pod, PolicyMode, PortMatch, PortRange, Ports, Protocol, Rule, RuleAction, Snapshot,
+    Text, Tier,
 };
 
 /// What policies say of one end of a flow.
@@ -59,12 +60,8 @@ impl Verdict {
     }
 }
 
-/// Judges a flow between two addresses, after translation of the destination. `protocol` is `None` for
-/// one without ports.
-///
-/// What a node sends to its pods is never policed. Unless the node's settings say so, NetworkPolicies
-/// police neither what a pod sends to its own node ("traffic to and from the node where a pod is running
-/// is always allowed") nor what it sends to itself.
+/// Judges a flow between two addresses, after translation of the destination, by the policies in force.
+/// `protocol` is `None` for one without ports.
 pub fn judge(
     snapshot: &Snapshot,
     src: IpAddr,
@@ -78,20 +75,9 @@ pub fn judge(
         dst,
         protocol,
         port,
+        mode: PolicyMode::Enforce,
     };
-    let node = &snapshot.node;
-    let own_node = |ip: IpAddr| node.addresses.contains(&ip);
-    let to_itself = src == dst && !node.police_hairpin;
-    let to_node = own_node(dst) && !node.police_node_egress;
-    let ingress = if own_node(src) {
-        Side::default()
-    } else {
-        flow.side(Direction::Ingress, to_itself)
-    };
-    Verdict {
-        egress: flow.side(Direction::Egress, to_itself || to_node),
-        ingress,
-    }
+    flow.verdict()
 }
 
 /// A flow, after translation of the destination.
@@ -107,6 +93,8 @@ pub struct Flow<'a> {
     pub protocol: Option<Protocol>,
     /// Destination port.
     pub port: u16,
+    /// In audit, all policies are asked; else those in force.
+    pub mode: PolicyMode,
 }
 
 /// A rule that is asked about one end of a flow.
@@ -140,6 +128,27 @@ enum Other<'a> {
 }
 
 impl<'a> Flow<'a> {
+    /// Judges it.
+    ///
+    /// What a node sends to its pods is never policed. Unless the node's settings say so, NetworkPolicies
+    /// police neither what a pod sends to its own node ("traffic to and from the node where a pod is running
+    /// is always allowed") nor what it sends to itself.
+    pub fn verdict(&self) -> Verdict {
+        let node = &self.snapshot.node;
+        let own_node = |ip: IpAddr| node.addresses.contains(&ip);
+        let to_itself = self.src == self.dst && !node.police_hairpin;
+        let to_node = own_node(self.dst) && !node.police_node_egress;
+        let ingress = if own_node(self.src) {
+            Side::default()
+        } else {
+            self.side(Direction::Ingress, to_itself)
+        };
+        Verdict {
+            egress: self.side(Direction::Egress, to_itself || to_node),
+            ingress,
+        }
+    }
+
     /// The rules that are asked about one end, in their order: Admin, then the NetworkPolicies that
     /// isolate the pod there, or Baseline if none does. Which one decides, [`judge`] says.
     pub fn asked(&self, direction: Direction) -> Vec<Asked<'a>> {
@@ -222,18 +231,23 @@ impl<'a> Flow<'a> {
     }
 
     /// NetworkPolicies that isolate a pod in a direction, with their rules for it.
-    fn isolating(
+    pub fn isolating(
         &self,
         subject: &Pod,
         direction: Direction,
     ) -> Vec<(&'a NetworkPolicy, &'a [Rule])> {
         let policies = self.snapshot.policies.values();
-        let selecting = policies.filter(|policy| {
+        let asked = policies.filter(|policy| self.asks(self.snapshot.is_audited(policy)));
+        let selecting = asked.filter(|policy| {
             policy.key.namespace == subject.key.namespace && policy.pods.matches(&subject.labels)
         });
         selecting
             .filter_map(|policy| Some((policy, policy.rules(direction)?)))
             .collect()
+    }
+
+    fn asks(&self, in_audit: bool) -> bool {
+        !in_audit || self.mode == PolicyMode::Audit
     }
 
     fn network_policies(&self, subject: &Pod, direction: Direction, side: &mut Side) {
@@ -254,6 +268,7 @@ impl<'a> Flow<'a> {
         let policies = self.snapshot.cluster_policies.values();
         let mut policies: Vec<_> = policies
             .filter(|policy| policy.tier == tier && !policy.rules(direction).is_empty())
+            .filter(|policy| self.asks(policy.mode == PolicyMode::Audit))
             .filter(|policy| policy.namespaces.matches(&namespace))
             .filter(|policy| policy.pods.matches(&subject.labels))
             .collect();

@@ -59,6 +59,7 @@ fn policed_pod(world: &mut World) {
     let policy = NetworkPolicy {
         key: ObjectKey::new("shop", "p"),
         pods: Selector::everything(),
+        mode: None,
         ingress: Some(vec![rule]),
         egress: None,
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ClusterPolicyKey, EndpointSlice, Event, Interface, Key, Kind, NodeConfig, Object, ObjectKey,
-    Pod, Route, RouteKind, Snapshot, Text,
+    Pod, PolicyMode, Route, RouteKind, Snapshot, Text,
 };
 
 /// What an event changed, with the object as it was before (`None`: there was none). The snapshot has
@@ -65,8 +65,13 @@ impl Snapshot {
             }
             Object::Namespace(namespace) => {
                 self.mark_namespace(&namespace.name, namespace.ending);
-                put(&mut self.namespaces, namespace.name, namespace.labels)
-                    .map(|(name, _)| Change::Namespace(name))
+                let name = namespace.name;
+                let mode_changed = match namespace.mode {
+                    PolicyMode::Audit => self.audited.insert(name.clone()),
+                    PolicyMode::Enforce => self.audited.remove(&name),
+                };
+                let put = put(&mut self.namespaces, name.clone(), namespace.labels);
+                (put.is_some() || mode_changed).then_some(Change::Namespace(name))
             }
             Object::Pod(pod) => put(&mut self.pods, pod.key.clone(), pod)
                 .map(|(key, old)| Change::Pod(key, old.map(Box::new))),
@@ -107,6 +112,7 @@ impl Snapshot {
             }
             Key::Namespace(name) => {
                 self.namespaces.remove(&name)?;
+                self.audited.remove(&name);
                 self.mark_namespace(&name, false);
                 Change::Namespace(name)
             }

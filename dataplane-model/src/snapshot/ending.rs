@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Direction, NetworkPolicy, ObjectKey, Selector, Snapshot, Text};
+use super::{Direction, NetworkPolicy, ObjectKey, PolicyMode, Selector, Snapshot, Text};
 
 /// What is known of namespaces that end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -77,6 +77,7 @@ impl Snapshot {
                 !known.any(|policy| {
                     policy.key.namespace == *namespace
                         && policy.rules(*direction).is_some()
+                        && !self.is_audited(policy)
                         && policy.pods.matches(&pod.labels)
                 })
             });
@@ -85,6 +86,7 @@ impl Snapshot {
                 // No object can have this name.
                 key: ObjectKey::new(namespace.clone(), format!("(gone) {}", pod.key.name)),
                 pods: Selector::from(&pod.labels),
+                mode: Some(PolicyMode::Enforce),
                 ingress: rules(Direction::Ingress),
                 egress: rules(Direction::Egress),
             };

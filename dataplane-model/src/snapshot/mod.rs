@@ -32,7 +32,8 @@ pub use labels::{Labels, Operator, Requirement, Selector};
 pub use node::{Interface, Namespace, Node, NodeConfig, PodRef};
 pub use pod::{ContainerPort, Pod};
 pub use policy::{
-    Direction, NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortRange, Ports, Rule,
+    Direction, NamespaceScope, NetworkPolicy, Peer, Peers, PolicyMode, PortMatch, PortRange, Ports,
+    Rule,
 };
 pub use route::{
     MAX_ROUTE_CLASSES, Route, RouteClass, RouteKind, RouteParent, RouteRule, RouteTarget,
@@ -130,6 +131,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<Text, Node>,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<Text, Labels>,
+    /// Namespaces whose NetworkPolicies are in audit unless they say otherwise.
+    pub audited: BTreeSet<Text>,
     /// Pods of the cluster.
     pub pods: BTreeMap<ObjectKey, Pod>,
     /// Services.
@@ -175,6 +178,22 @@ impl Snapshot {
         labels
     }
 
+    /// True if a NetworkPolicy is in audit, by itself or by its namespace.
+    pub fn is_audited(&self, policy: &NetworkPolicy) -> bool {
+        match policy.mode {
+            Some(mode) => mode == PolicyMode::Audit,
+            None => self.audited.contains(&policy.key.namespace),
+        }
+    }
+
+    /// True if some policy is in audit.
+    pub fn audits(&self) -> bool {
+        let mut tiers = self.cluster_policies.values();
+        let mut namespaced = self.policies.values();
+        tiers.any(|policy| policy.mode == PolicyMode::Audit)
+            || namespaced.any(|policy| self.is_audited(policy))
+    }
+
     /// Prefixes that pods' addresses are in: those that the settings name, and those of nodes. Without
     /// any, pods may be anywhere.
     pub fn pod_ranges(&self) -> BTreeSet<IpNet> {
@@ -198,6 +217,7 @@ impl Snapshot {
             node: self.node.clone(),
             nodes: self.nodes.clone(),
             namespaces: self.namespaces.clone(),
+            audited: self.audited.clone(),
             policies: self.policies.clone(),
             cluster_policies: self.cluster_policies.clone(),
             interfaces: self.interfaces.clone(),
@@ -244,6 +264,7 @@ mod tests {
             Event::Apply(Object::Namespace(Namespace {
                 name: "a".into(),
                 labels: Labels::new(),
+                mode: PolicyMode::Enforce,
                 ending: false,
             }))
         };

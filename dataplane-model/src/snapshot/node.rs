@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{Labels, ObjectKey, Pod, Text};
+use super::{Labels, ObjectKey, Pod, PolicyMode, Text};
 
 /// This node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -94,6 +94,8 @@ pub struct Namespace {
     pub name: Text,
     /// Its labels, `kubernetes.io/metadata.name` included (the API server always sets it).
     pub labels: Labels,
+    /// The mode of its NetworkPolicies.
+    pub mode: PolicyMode,
     /// It has a deletion timestamp: everything in it goes, in any order.
     pub ending: bool,
 }

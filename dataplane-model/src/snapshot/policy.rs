@@ -8,6 +8,16 @@ use ipnet::IpNet;
 
 use super::{ObjectKey, Protocol, Selector, Text};
 
+/// Whether a policy is in force (the annotation `sluice.dev/policy-mode`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PolicyMode {
+    /// It is.
+    #[default]
+    Enforce,
+    /// It is not: what it would forbid is counted and told.
+    Audit,
+}
+
 /// A NetworkPolicy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetworkPolicy {
@@ -15,6 +25,8 @@ pub struct NetworkPolicy {
     pub key: ObjectKey,
     /// Pods of the namespace that it isolates.
     pub pods: Selector,
+    /// Its mode; `None`: that of its namespace.
+    pub mode: Option<PolicyMode>,
     /// Rules for what they receive; `None` if the policy does not isolate them in this direction.
     pub ingress: Option<Vec<Rule>>,
     /// Rules for what they send; `None` if the policy does not isolate them in this direction.
@@ -115,6 +127,7 @@ impl NetworkPolicy {
         Self {
             key,
             pods: Selector::everything(),
+            mode: None,
             ingress: Some(Vec::new()),
             egress: Some(Vec::new()),
         }

@@ -5,13 +5,15 @@
 
 use std::fmt;
 
-use super::{Direction, Rule, Selector, Text};
+use super::{Direction, PolicyMode, Rule, Selector, Text};
 
 /// A ClusterNetworkPolicy, or what an AdminNetworkPolicy or a BaselineAdminNetworkPolicy says as one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClusterPolicy {
     /// Kind and name.
     pub key: ClusterPolicyKey,
+    /// Its mode.
+    pub mode: PolicyMode,
     /// Its tier.
     pub tier: Tier,
     /// Its place in the tier, the smallest first: from 0 to 1000, [`Self::FIRST`] or [`Self::LAST`].

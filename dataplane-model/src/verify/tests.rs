@@ -56,6 +56,7 @@ fn world() -> (Snapshot, Tables) {
     let policy = Object::Policy(NetworkPolicy {
         key: ObjectKey::new("shop", "db"),
         pods: Selector::from(&app("db")),
+        mode: None,
         ingress: Some(vec![only(web, 80, 89), only(block, 443, 443)]),
         egress: None,
     });
@@ -119,6 +120,26 @@ fn an_entry_that_is_damaged_is_named_though_it_is_one_of_many() {
         !found.is_empty() && found.iter().all(|(_, dst)| dst == "10.0.0.2"),
         "{found:?}"
     );
+}
+
+#[test]
+fn what_is_in_audit_is_verified_too() {
+    let (mut snapshot, _) = world();
+    let mut policy = snapshot.policies.values().next().unwrap().clone();
+    policy.mode = Some(PolicyMode::Audit);
+    snapshot.apply(Event::Apply(Object::Policy(policy)));
+    let mut tables = compile(&snapshot, &mut IdTable::default())
+        .expect("it fits")
+        .tables;
+    assert_eq!(verify(&snapshot, &tables).differences, vec![]);
+    for subject in tables.subjects.values_mut().filter(|one| one.ifindex == 2) {
+        assert_eq!(subject.ingress, 0);
+        subject.audited_ingress = 0;
+    }
+    let report = verify(&snapshot, &tables);
+    assert!(!report.differences.is_empty());
+    let of_audit = |one: &Difference| one.mode == PolicyMode::Audit && !one.expected.is_allowed();
+    assert!(report.differences.iter().all(of_audit), "{report:?}");
 }
 
 #[test]

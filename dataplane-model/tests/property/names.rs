@@ -112,11 +112,15 @@ impl Names<'_> {
                     self.name(IdKind::Identity, subject.identity),
                     self.name(IdKind::Ruleset, subject.ingress),
                     self.name(IdKind::Ruleset, subject.egress),
+                    self.name(IdKind::Ruleset, subject.audited_ingress),
+                    self.name(IdKind::Ruleset, subject.audited_egress),
                 );
                 let rest = Subject {
                     identity: 0,
                     ingress: 0,
                     egress: 0,
+                    audited_ingress: 0,
+                    audited_egress: 0,
                     ..*subject
                 };
                 self.add((map, place), (numbers, rest));

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use dataplane_common::decide::policy::Decision;
 use dataplane_common::net::proto;
 use dataplane_model::compile::compile;
-use dataplane_model::eval::{self, Packet};
+use dataplane_model::eval::{self, Exempt, Packet};
 use dataplane_model::explain::explain;
 use dataplane_model::ids::{IdKind, IdTable};
-use dataplane_model::oracle::{self, Side};
-use dataplane_model::snapshot::{Direction, Protocol, Snapshot};
+use dataplane_model::oracle::{self, Flow, Side};
+use dataplane_model::snapshot::{Direction, PolicyMode, Protocol, Snapshot};
 use dataplane_model::tables::Tables;
 use dataplane_model::verify::verify;
 use proptest::prelude::*;
@@ -29,12 +29,41 @@ pub fn packet((src, dst): (IpAddr, IpAddr), protocol: Option<Protocol>, port: u1
     }
 }
 
+/// A flow of which all policies are asked.
+fn audited(
+    snapshot: &Snapshot,
+    (src, dst): (IpAddr, IpAddr),
+    protocol: Option<Protocol>,
+    port: u16,
+) -> Flow<'_> {
+    Flow {
+        snapshot,
+        src,
+        dst,
+        protocol,
+        port,
+        mode: PolicyMode::Audit,
+    }
+}
+
 fn check(snapshot: &Snapshot, tables: &Tables, ids: &IdTable) -> Result<(), TestCaseError> {
     for pair in pairs(snapshot) {
         for (protocol, port) in services() {
             let expected = oracle::judge(snapshot, pair.0, pair.1, protocol, port);
-            let actual = eval::judge(tables, &packet(pair, protocol, port)).expect("one family");
+            let packet = packet(pair, protocol, port);
+            let actual = eval::judge(tables, &packet).expect("one family");
             let what = format!("{} -> {} {protocol:?} {port}", pair.0, pair.1);
+            let audited = audited(snapshot, pair, protocol, port).verdict();
+            let by_audit = eval::judge_with(tables, &packet, Exempt::default(), PolicyMode::Audit);
+            let by_audit = by_audit.expect("one family");
+            for (place, expected, actual) in [
+                (pair.0, &audited.egress, by_audit.egress),
+                (pair.1, &audited.ingress, by_audit.ingress),
+            ] {
+                let expected = !is_here(snapshot, place) || expected.is_allowed();
+                let actual = actual.is_none_or(|decision| decision.allowed != 0);
+                prop_assert_eq!(actual, expected, "{} with what is in audit", what);
+            }
             side(
                 &format!("{what} egress"),
                 Direction::Egress,
@@ -113,7 +142,11 @@ fn check_explained(snapshot: &Snapshot) -> Result<(), TestCaseError> {
             let expected = oracle::judge(snapshot, pair.0, pair.1, protocol, port);
             let explained = explain(snapshot, &packet(pair, protocol, port)).expect("it fits");
             let ends = [&explained.egress, &explained.ingress];
-            let agrees = ends.into_iter().flatten().all(|end| end.agrees);
+            let ends: Vec<_> = ends.into_iter().flatten().collect();
+            let agrees = ends.iter().all(|end| end.agrees);
+            let in_audit = ends.iter().map(|end| end.audit.as_deref().unwrap_or(end));
+            let would_be = in_audit.clone().all(|end| end.allowed);
+            let agrees = agrees && in_audit.clone().all(|end| end.agrees);
             prop_assert!(
                 agrees,
                 "{:?} {:?} {}: {:#?}",
@@ -123,6 +156,8 @@ fn check_explained(snapshot: &Snapshot) -> Result<(), TestCaseError> {
                 explained
             );
             prop_assert_eq!(explained.is_allowed(), expected.is_allowed());
+            let expected = audited(snapshot, pair, protocol, port).verdict();
+            prop_assert_eq!(would_be, expected.is_allowed(), "{:#?}", explained);
         }
     }
     Ok(())

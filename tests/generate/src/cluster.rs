@@ -70,13 +70,14 @@ pub fn pod_ips(index: usize) -> Vec<IpAddr> {
 
 /// Objects of a cluster, without the node's own configuration.
 pub fn objects() -> impl Strategy<Value = Vec<Object>> {
-    let namespaces = vec(namespace_labels(), 3).prop_map(|labels| {
+    let namespaces = vec((namespace_labels(), mode()), 3).prop_map(|labels| {
         let named = ["a", "b", "c"].into_iter().zip(labels);
         named
-            .filter_map(|(name, labels)| {
+            .filter_map(|(name, (labels, mode))| {
                 Some(Object::Namespace(Namespace {
                     name: name.into(),
                     labels: labels?,
+                    mode,
                     ending: false,
                 }))
             })
@@ -318,16 +319,23 @@ pub fn namespace_selector() -> impl Strategy<Value = Selector> {
     ]
 }
 
+/// Mostly in force.
+pub fn mode() -> impl Strategy<Value = PolicyMode> {
+    prop_oneof![4 => Just(PolicyMode::Enforce), 1 => Just(PolicyMode::Audit)]
+}
+
 fn policy() -> impl Strategy<Value = NetworkPolicy> {
     let rules = || option::weighted(0.6, vec(rule(), 0..3));
-    (namespace(), selector(), rules(), rules()).prop_map(|(namespace, pods, ingress, egress)| {
-        NetworkPolicy {
+    let modes = prop_oneof![3 => Just(None), 1 => mode().prop_map(Some)];
+    (namespace(), selector(), modes, rules(), rules()).prop_map(
+        |(namespace, pods, mode, ingress, egress)| NetworkPolicy {
             key: ObjectKey::new(namespace, "np"),
             pods,
+            mode,
             ingress,
             egress,
-        }
-    })
+        },
+    )
 }
 
 fn rule() -> impl Strategy<Value = Rule> {

@@ -3,7 +3,7 @@
 use dataplane_model::snapshot::*;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use crate::cluster::{labels_of, namespace_selector, net, peer, ports, selector};
+use crate::cluster::{labels_of, mode, namespace_selector, net, peer, ports, selector};
 
 /// A few policies, some with one priority.
 pub fn policies() -> impl Strategy<Value = Vec<Object>> {
@@ -27,24 +27,33 @@ fn policy() -> impl Strategy<Value = ClusterPolicy> {
     let priority = select(vec![0i16, 10, 10, 1000]);
     let subject = (namespace_selector(), selector());
     let rules = |egress| option::weighted(0.7, vec(rule(egress), 1..5));
-    (kind, tier, priority, subject, rules(false), rules(true)).prop_map(
-        |(kind, tier, priority, (namespaces, pods), ingress, egress)| ClusterPolicy {
-            key: ClusterPolicyKey::new(kind, "cp"),
-            tier: match kind {
-                ClusterPolicyKind::Cluster => tier,
-                ClusterPolicyKind::Admin => Tier::Admin,
-                ClusterPolicyKind::Baseline => Tier::Baseline,
-            },
-            priority: match kind {
-                ClusterPolicyKind::Baseline => ClusterPolicy::LAST,
-                _ => priority,
-            },
-            namespaces,
-            pods,
-            ingress: ingress.unwrap_or_default(),
-            egress: egress.unwrap_or_default(),
-        },
+    (
+        kind,
+        (tier, mode()),
+        priority,
+        subject,
+        rules(false),
+        rules(true),
     )
+        .prop_map(
+            |(kind, (tier, mode), priority, (namespaces, pods), ingress, egress)| ClusterPolicy {
+                key: ClusterPolicyKey::new(kind, "cp"),
+                mode,
+                tier: match kind {
+                    ClusterPolicyKind::Cluster => tier,
+                    ClusterPolicyKind::Admin => Tier::Admin,
+                    ClusterPolicyKind::Baseline => Tier::Baseline,
+                },
+                priority: match kind {
+                    ClusterPolicyKind::Baseline => ClusterPolicy::LAST,
+                    _ => priority,
+                },
+                namespaces,
+                pods,
+                ingress: ingress.unwrap_or_default(),
+                egress: egress.unwrap_or_default(),
+            },
+        )
 }
 
 /// A rule; only those for what pods send have peers that are no pods. Any peer at all stands for a

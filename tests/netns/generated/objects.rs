@@ -43,9 +43,21 @@ fn network_policy(dice: &mut Dice, number: usize, blocks: &[String]) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": { "name": format!("np{number}"), "namespace": dice.pick(&NAMESPACES) },
+        "metadata": {
+            "name": format!("np{number}"),
+            "namespace": dice.pick(&NAMESPACES),
+            "annotations": annotations(dice),
+        },
         "spec": spec,
     })
+}
+
+/// Some policies are in audit.
+fn annotations(dice: &mut Dice) -> Value {
+    match dice.once_in(6) {
+        true => json!({ "sluice.dev/policy-mode": "audit" }),
+        false => json!({}),
+    }
 }
 
 fn rule(dice: &mut Dice, field: &str, blocks: &[String]) -> Value {
@@ -112,7 +124,7 @@ fn cluster_policy(dice: &mut Dice, number: usize, blocks: &[String]) -> Value {
     json!({
         "apiVersion": "policy.networking.k8s.io/v1alpha2",
         "kind": "ClusterNetworkPolicy",
-        "metadata": { "name": format!("cnp{number}") },
+        "metadata": { "name": format!("cnp{number}"), "annotations": annotations(dice) },
         "spec": spec,
     })
 }

@@ -11,12 +11,12 @@ mod shape;
 use std::{collections::BTreeSet, env, net::IpAddr};
 
 use dataplane_common::{
-    abi::{Hook, hook},
+    abi::{Hook, Port, ct_flags, hook},
     verdict::DropReason,
 };
 use dataplane_model::{
     oracle,
-    snapshot::{Interface, Object, Protocol},
+    snapshot::{Interface, Object, PolicyMode, Protocol},
 };
 use proptest::{
     strategy::{Strategy, ValueTree},
@@ -204,7 +204,11 @@ impl Run {
             }
         }
         let is_open = case.is_allowed && case.shape.opens && frame.src != frame.dst;
-        if !is_open || !answered {
+        if !is_open {
+            return;
+        }
+        self.audited(case);
+        if !answered {
             return;
         }
         let answer = |device| shape::answer(frame, device).bytes();
@@ -214,6 +218,42 @@ impl Run {
             (None, None) => return,
         };
         assert!(passed, "seed {}: the answer to {frame:?}", self.seed);
+    }
+
+    /// An open flow with ports bears what policies in audit say of it.
+    fn audited(&self, case: &Case<'_>) {
+        let (shape, kernel) = (&case.shape, self.node.kernel());
+        let Some(protocol) = shape.protocol else {
+            return;
+        };
+        let (src, dst) = (shape.frame.src, shape.frame.dst);
+        let ends = ((src, Port::new(shape.from)), (dst, Port::new(shape.port)));
+        let flow = kernel.flow_in(0, protocol.number(), ends);
+        let snapshot = self.node.snapshot();
+        let asked = oracle::Flow {
+            snapshot,
+            src,
+            dst,
+            protocol: shape.protocol,
+            port: shape.port,
+            mode: PolicyMode::Audit,
+        };
+        let verdict = asked.verdict();
+        let expected = if probes::is_here(snapshot, src) && !verdict.egress.is_allowed() {
+            ct_flags::AUDIT_EGRESS
+        } else if probes::is_here(snapshot, dst) && !verdict.ingress.is_allowed() {
+            ct_flags::AUDIT_INGRESS
+        } else {
+            0
+        };
+        let noted = flow.map(|flow| flow.flags & ct_flags::AUDIT);
+        assert_eq!(
+            noted,
+            Some(expected),
+            "seed {}: audit of {:?}",
+            self.seed,
+            shape.frame
+        );
     }
 
     /// A packet that is not as it should be: nothing passes that the oracle would not let pass if it

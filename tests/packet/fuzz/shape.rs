@@ -15,6 +15,8 @@ use crate::{
 pub struct Shape {
     /// `None`: it has no ports.
     pub protocol: Option<Protocol>,
+    /// Source port.
+    pub from: u16,
     /// Destination port.
     pub port: u16,
     /// It may begin a flow.
@@ -78,6 +80,7 @@ pub fn first(dice: &mut Dice, src: IpAddr, dst: IpAddr, device: &Interface) -> S
     };
     Shape {
         protocol,
+        from,
         port: if protocol.is_some() { port } else { 0 },
         opens: protocol != Some(Protocol::Tcp) || flags == SYN,
         frame,

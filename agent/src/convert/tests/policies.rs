@@ -1,5 +1,6 @@
 use dataplane_model::snapshot::{
-    NamespaceScope, NetworkPolicy, Peer, Peers, PortMatch, PortRange, Ports, Protocol, Selector,
+    NamespaceScope, NetworkPolicy, Peer, Peers, PolicyMode, PortMatch, PortRange, Ports, Protocol,
+    Selector,
 };
 
 use super::{Kind, World, key};
@@ -14,6 +15,36 @@ fn policy(spec: &str) -> NetworkPolicy {
     let world = World::of(&policy_yaml(spec));
     assert_eq!(world.problems(), [""; 0]);
     world.snapshot.policies[&key("p")].clone()
+}
+
+#[test]
+fn an_annotation_puts_policies_in_audit() {
+    let of = |value: &str| {
+        let text = policy_yaml("{podSelector: {}}").replace(
+            "{name: p}",
+            &format!("{{name: p, annotations: {{sluice.dev/policy-mode: {value}}}}}"),
+        );
+        let world = World::of(&text);
+        (world.snapshot.policies[&key("p")].mode, world.problems())
+    };
+    assert_eq!(of("audit"), (Some(PolicyMode::Audit), vec![]));
+    assert_eq!(of("enforce"), (Some(PolicyMode::Enforce), vec![]));
+    let (mode, problems) = of("log");
+    assert_eq!(mode, None);
+    assert!(
+        problems[0].contains("\"log\" is unknown: write enforce or audit"),
+        "{problems:?}"
+    );
+    let namespace = |mode| {
+        World::of(&format!(
+            "{}---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: default, annotations: {{sluice.dev/policy-mode: {mode}}}}}\n",
+            policy_yaml("{podSelector: {}}")
+        ))
+    };
+    for (mode, audited) in [("audit", true), ("enforce", false)] {
+        let snapshot = namespace(mode).snapshot;
+        assert_eq!(snapshot.is_audited(&snapshot.policies[&key("p")]), audited);
+    }
 }
 
 fn app(name: &str) -> Selector {

@@ -270,9 +270,9 @@ fn malformed(kind: Kind, text: &[u8], error: &str) -> Result<Event, String> {
 fn bad(kind: Kind, identity: Identity, message: String, text: impl FnOnce() -> Vec<u8>) -> Bad {
     let closed = kind.is_policy().then(|| {
         let spec: Option<Specified> = serde_json::from_slice(&text()).ok();
-        let spec = spec.map(|read| read.spec).unwrap_or_default();
+        let Specified { metadata, spec } = spec.unwrap_or_default();
         let key = ObjectKey::new(kind, Some(&identity.namespace), &identity.name);
-        closed::policy(&key, spec)
+        closed::policy(&key, &metadata, spec)
     });
     Bad {
         identity,
@@ -284,6 +284,8 @@ fn bad(kind: Kind, identity: Identity, message: String, text: impl FnOnce() -> V
 /// Only what an object asks for.
 #[derive(Deserialize, Default)]
 struct Specified {
+    #[serde(default)]
+    metadata: serde_json::Value,
     #[serde(default)]
     spec: serde_json::Value,
 }

@@ -173,9 +173,12 @@ fn decode_object(
             if let Content::Bad(bad) = &mut decoded.content
                 && kind.is_policy()
             {
-                let spec = node.get("spec").map(Node::read::<serde_json::Value>);
-                let spec = spec.and_then(Result::ok).map(|read| read.value);
-                bad.closed = closed::policy(&key, spec.unwrap_or_default());
+                let part = |name| {
+                    let part = node.get(name).map(Node::read::<serde_json::Value>);
+                    let part = part.and_then(Result::ok).map(|read| read.value);
+                    part.unwrap_or_default()
+                };
+                bad.closed = closed::policy(&key, &part("metadata"), part("spec"));
             }
             decoded
         }

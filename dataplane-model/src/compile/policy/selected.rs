@@ -8,7 +8,7 @@ use super::state::{Active, Block, PortName};
 use super::{Fingerprint, Pods, cidrs};
 use crate::snapshot::{
     ClusterPolicy, ClusterPolicyKey, Direction, Labels, NetworkPolicy, ObjectKey, Peer, Peers, Pod,
-    PortRange, Ports, Rule, RuleAction, Snapshot, Text, Tier,
+    PolicyMode, PortRange, Ports, Rule, RuleAction, Snapshot, Text, Tier,
 };
 
 /// A policy, whatever its tier.
@@ -52,6 +52,13 @@ impl<'a> Policy<'a> {
         match self {
             Self::Cluster(_) => None,
             Self::Namespaced(policy) => Some(&policy.key.namespace),
+        }
+    }
+
+    fn is_audited(self, snapshot: &Snapshot) -> bool {
+        match self {
+            Self::Cluster(policy) => policy.mode == PolicyMode::Audit,
+            Self::Namespaced(policy) => snapshot.is_audited(policy),
         }
     }
 
@@ -135,9 +142,46 @@ impl fmt::Display for PolicyKey<'_> {
 /// NetworkPolicies, or Baseline if there are none.
 pub(super) type Selecting<'a> = Vec<Policy<'a>>;
 
-/// Pods of this node with the policies that concern them, for ingress and egress.
+/// Policies that concern a pod, for ingress and egress.
+#[derive(Clone)]
+pub(super) struct Concerning<'a> {
+    /// Those in force.
+    pub(super) enforced: [Selecting<'a>; 2],
+    /// Those that were in force without audit; empty where there is no difference.
+    pub(super) audited: [Selecting<'a>; 2],
+}
+
+impl<'a> Concerning<'a> {
+    fn of(matching: &[Policy<'a>], snapshot: &Snapshot) -> Self {
+        let in_force = matching.iter().copied();
+        let in_force: Vec<_> = in_force
+            .filter(|policy| !policy.is_audited(snapshot))
+            .collect();
+        let differs = |direction| {
+            let mut policies = matching.iter();
+            policies.any(|policy| policy.is_audited(snapshot) && policy.concerns(direction))
+        };
+        Self {
+            enforced: Direction::ALL.map(|direction| in_order(&in_force, direction)),
+            audited: Direction::ALL.map(|direction| match differs(direction) {
+                true => in_order(matching, direction),
+                false => Vec::new(),
+            }),
+        }
+    }
+
+    /// All of them, with their directions.
+    fn all(&self) -> impl Iterator<Item = (Direction, Policy<'a>)> {
+        [&self.enforced, &self.audited]
+            .into_iter()
+            .flat_map(|both| Direction::ALL.into_iter().zip(both))
+            .flat_map(|(direction, policies)| policies.iter().map(move |one| (direction, *one)))
+    }
+}
+
+/// Pods of this node with the policies that concern them.
 pub(super) struct Selected<'a> {
-    pub(super) pods: Vec<(&'a Pod, [Selecting<'a>; 2])>,
+    pub(super) pods: Vec<(&'a Pod, Concerning<'a>)>,
     used: BTreeMap<(PolicyKey<'a>, Direction), Policy<'a>>,
 }
 
@@ -148,19 +192,17 @@ impl<'a> Selected<'a> {
             pods: Vec::new(),
             used: BTreeMap::new(),
         };
-        let mut known: HashMap<(&Text, &Labels), [Selecting<'a>; 2]> = HashMap::new();
+        let mut known: HashMap<(&Text, &Labels), Concerning<'a>> = HashMap::new();
         for &pod in &pods.local {
             let policies = known
                 .entry((&pod.key.namespace, &pod.labels))
                 .or_insert_with(|| {
                     let matching = index.of(&pod.key.namespace).matching(&pod.labels);
-                    Direction::ALL.map(|direction| in_order(&matching, direction))
+                    Concerning::of(&matching, snapshot)
                 });
-            for (direction, policies) in Direction::ALL.into_iter().zip(policies.iter()) {
-                let used = policies.iter();
-                let used = used.map(|policy| ((policy.key(), direction), *policy));
-                selected.used.extend(used);
-            }
+            let used = policies.all();
+            let used = used.map(|(direction, policy)| ((policy.key(), direction), policy));
+            selected.used.extend(used);
             selected.pods.push((pod, policies.clone()));
         }
         selected
@@ -212,7 +254,11 @@ impl<'a> Selected<'a> {
     /// Policies of the tiers that leave it undefined which of them comes first.
     pub(super) fn ties(&self) -> BTreeMap<&'a ClusterPolicyKey, &'a ClusterPolicyKey> {
         let mut ties = BTreeMap::new();
-        for policies in self.pods.iter().flat_map(|(_, policies)| policies) {
+        for policies in self
+            .pods
+            .iter()
+            .flat_map(|(_, policies)| &policies.enforced)
+        {
             for pair in policies.windows(2) {
                 let [Policy::Cluster(first), Policy::Cluster(second)] = pair else {
                     continue;

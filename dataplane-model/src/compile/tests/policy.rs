@@ -21,6 +21,7 @@ fn ingress(rules: Vec<Rule>) -> NetworkPolicy {
     NetworkPolicy {
         key: ObjectKey::new("shop", "p"),
         pods: Selector::from(&labels("app=db")),
+        mode: None,
         ingress: Some(rules),
         egress: None,
     }

@@ -47,6 +47,7 @@ fn rule(action: RuleAction, peers: Vec<Peer>) -> TierRule {
 fn policy(name: &str, tier: Tier, ingress: Vec<TierRule>, egress: Vec<TierRule>) -> Object {
     Object::ClusterPolicy(ClusterPolicy {
         key: ClusterPolicyKey::new(ClusterPolicyKind::Cluster, name),
+        mode: PolicyMode::Enforce,
         tier,
         priority: 10,
         namespaces: Selector::everything(),
@@ -84,6 +85,7 @@ fn baseline_holds_in_the_direction_that_no_network_policy_isolates() {
         Object::Policy(NetworkPolicy {
             key: ObjectKey::new("shop", "np"),
             pods: Selector::from(&labels("app=db")),
+            mode: None,
             ingress: ingress.then(Vec::new),
             egress: (!ingress).then(Vec::new),
         })

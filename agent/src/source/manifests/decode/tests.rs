@@ -86,7 +86,8 @@ fn json_lists_are_opened_too() {
 
 #[test]
 fn an_unreadable_policy_is_closed() {
-    let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n\
+    let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+        metadata: {name: p, annotations: {sluice.dev/policy-mode: audit}}\n\
         spec:\n  podSelector: {matchLabels: {app: x}}\n  policyTypes: [Ingress]\n  ingress: nonsense\n";
     let found = decode(text);
     let [
@@ -105,6 +106,8 @@ fn an_unreadable_policy_is_closed() {
     let Object::NetworkPolicy(closed) = closed else {
         panic!("{closed:?}");
     };
+    let annotations = &closed.metadata.annotations;
+    assert_eq!(annotations["sluice.dev/policy-mode"], "audit");
     let spec = &closed.spec;
     assert_eq!(spec.pod_selector.match_labels["app"], "x");
     assert_eq!(spec.policy_types, ["Ingress"]);

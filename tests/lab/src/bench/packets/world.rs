@@ -119,7 +119,7 @@ fn add_pod(ebpf: &mut Ebpf, pod: PodEnd, number: u32) -> Result<()> {
         host_mac: [2, 0, 0, 0, 2, number as u8],
         ..Subject::default()
     };
-    set::<56>(
+    set::<64>(
         ebpf,
         name::SUBJECTS,
         pod.ifindex & (capacity::SUBJECTS - 1),
