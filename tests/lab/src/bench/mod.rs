@@ -72,6 +72,10 @@ pub struct Args {
     /// changed among them, from a real API server: some six minutes, as --quick.
     #[arg(long, conflicts_with_all = ["packets", "control_plane", "proxies"])]
     policy: bool,
+    /// What 10,000 new flows a second through policed pods cost the agent, while nobody listens to flow events
+    /// and while one does: some minute.
+    #[arg(long, conflicts_with_all = ["packets", "control_plane", "proxies", "policy"])]
+    flows: bool,
     /// With --control-plane: larger clusters too.
     #[arg(long, requires = "control_plane")]
     long: bool,
@@ -134,6 +138,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         slots = proxies::run(args, &mut report)?;
     } else if args.policy {
         slots = policy::run(args, &mut report)?;
+    } else if args.flows {
+        policy::run_flows(args, &mut report)?;
     } else {
         let measured = measure(args)?;
         rows::rows(&measured, &mut report);

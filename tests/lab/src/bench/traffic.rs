@@ -75,17 +75,33 @@ impl Target {
     }
 }
 
-/// The line that tells a client what to do.
-pub fn order(test: Test, target: Target, slot: Duration) -> String {
-    let Target { first, count, port } = target;
-    json!({
-        "test": test.name(),
-        "first": first,
-        "count": count,
-        "port": port,
-        "nanos": u64::try_from(slot.as_nanos()).unwrap_or(u64::MAX),
-    })
-    .to_string()
+/// What a client is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What it times.
+    pub test: Test,
+    /// Where it connects.
+    pub target: Target,
+    /// How long.
+    pub slot: Duration,
+    /// Connections a second, at most; `None`: as many as it can.
+    pub rate: Option<u32>,
+}
+
+impl Order {
+    /// The line that tells it.
+    pub fn line(&self) -> String {
+        let Target { first, count, port } = self.target;
+        json!({
+            "test": self.test.name(),
+            "first": first,
+            "count": count,
+            "port": port,
+            "nanos": nanos(self.slot),
+            "rate": self.rate,
+        })
+        .to_string()
+    }
 }
 
 /// Runs the client: a line of JSON in, a line of JSON out, until the input ends.
@@ -96,8 +112,8 @@ pub fn run_client(args: &Args) -> Result<()> {
     pin(&[args.cpu])?;
     let mut random = Random(u64::from(std::process::id()) | 1 << 40);
     for line in io::stdin().lock().lines() {
-        let (test, target, slot) = parse(&line?).context("an order that is none")?;
-        let answer = measure(test, target, slot, &mut random);
+        let order = parse(&line?).context("an order that is none")?;
+        let answer = measure(order, &mut random);
         let mut output = io::stdout().lock();
         writeln!(output, "{answer}")?;
         output.flush()?;
@@ -179,7 +195,7 @@ pub fn allowed_cpus() -> Result<Vec<usize>> {
         .collect())
 }
 
-fn parse(line: &str) -> Result<(Test, Target, Duration)> {
+fn parse(line: &str) -> Result<Order> {
     let order: Value = serde_json::from_str(line)?;
     let test = match order["test"].as_str() {
         Some("TCP_RR") => Test::Rr,
@@ -193,20 +209,27 @@ fn parse(line: &str) -> Result<(Test, Target, Duration)> {
         count: u32::try_from(number("count")?)?,
         port: u16::try_from(number("port")?)?,
     };
-    Ok((test, target, Duration::from_nanos(number("nanos")?)))
+    let rate = order["rate"].as_u64().map(u32::try_from);
+    Ok(Order {
+        test,
+        target,
+        slot: Duration::from_nanos(number("nanos")?),
+        rate: rate.transpose()?,
+    })
 }
 
-fn measure(test: Test, target: Target, slot: Duration, random: &mut Random) -> Value {
+fn measure(order: Order, random: &mut Random) -> Value {
+    let Order { target, slot, .. } = order;
     let mut times = Histogram::default();
     let mut failures = Failures::default();
     let before = retransmitted();
-    match test {
+    match order.test {
         Test::Rr => {
             if let Err(error) = round_trips(target.draw(random), slot, &mut times) {
                 failures.note(&error);
             }
         }
-        Test::Crr => connections(target, slot, random, &mut times, &mut failures),
+        Test::Crr => connections(order, random, &mut times, &mut failures),
     }
     json!({
         "transactions": times.total(),
@@ -236,13 +259,11 @@ fn round_trips(to: SocketAddrV4, slot: Duration, times: &mut Histogram) -> io::R
     Ok(())
 }
 
-fn connections(
-    target: Target,
-    slot: Duration,
-    random: &mut Random,
-    times: &mut Histogram,
-    failures: &mut Failures,
-) {
+fn connections(order: Order, random: &mut Random, times: &mut Histogram, failures: &mut Failures) {
+    let Order { target, slot, .. } = order;
+    let gap = order
+        .rate
+        .map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1));
     let transaction = |random: &mut Random| -> io::Result<()> {
         let mut stream = TcpStream::connect(target.draw(random))?;
         exchange(&mut stream)
@@ -254,7 +275,7 @@ fn connections(
         }
     }
     let begun = Instant::now();
-    let mut last = begun;
+    let (mut last, mut due) = (begun, begun);
     while last - begun < slot && failures.count < MOST_FAILURES {
         let done = transaction(random);
         let now = Instant::now();
@@ -263,6 +284,12 @@ fn connections(
             Err(error) => failures.note(&error),
         }
         last = now;
+        due += gap;
+        while Instant::now() < due {
+            // The server is on the same CPU.
+            thread::yield_now();
+            last = Instant::now();
+        }
     }
 }
 
@@ -346,9 +373,15 @@ mod tests {
             count: 10_000,
             port: 80,
         };
-        let slot = Duration::from_millis(500);
-        let order = order(Test::Crr, target, slot);
-        assert_eq!(parse(&order).unwrap(), (Test::Crr, target, slot));
+        for rate in [None, Some(10_000)] {
+            let order = Order {
+                test: Test::Crr,
+                target,
+                slot: Duration::from_millis(500),
+                rate,
+            };
+            assert_eq!(parse(&order.line()).unwrap(), order);
+        }
         assert!(parse("{}").is_err());
     }
 
@@ -373,6 +406,16 @@ mod tests {
         assert_eq!(counter(text, "Tcp:", "Missing"), None);
     }
 
+    fn connect(test: Test, port: u16, slot: Duration, rate: Option<u32>) -> Value {
+        let order = Order {
+            test,
+            target: Target::fixed(Ipv4Addr::LOCALHOST, port),
+            slot,
+            rate,
+        };
+        measure(order, &mut Random(1))
+    }
+
     #[test]
     fn slots_are_timed_over_loopback() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -382,14 +425,18 @@ mod tests {
                 let _ = echo(stream);
             }
         });
-        let target = Target::fixed(Ipv4Addr::LOCALHOST, port);
         for test in [Test::Rr, Test::Crr] {
-            let answer = measure(test, target, Duration::from_millis(20), &mut Random(1));
+            let answer = connect(test, port, Duration::from_millis(20), None);
             assert_eq!(answer["failed"], 0, "{answer}");
             assert!(answer["transactions"].as_u64().unwrap() > 0, "{answer}");
             assert!(answer["p10"].as_f64().unwrap() > 1_000.0, "{answer}");
             assert!(answer["p99"].as_f64() >= answer["p10"].as_f64(), "{answer}");
         }
+        let answer = connect(Test::Crr, port, Duration::from_millis(200), Some(100));
+        assert!(
+            (1..=21).contains(&answer["transactions"].as_u64().unwrap()),
+            "{answer}"
+        );
     }
 
     #[test]
@@ -397,8 +444,7 @@ mod tests {
         let refused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = refused.local_addr().unwrap().port();
         drop(refused);
-        let target = Target::fixed(Ipv4Addr::LOCALHOST, port);
-        let answer = measure(Test::Crr, target, Duration::from_secs(60), &mut Random(1));
+        let answer = connect(Test::Crr, port, Duration::from_secs(60), None);
         assert!(
             answer["failed"].as_u64().unwrap() >= MOST_FAILURES,
             "{answer}"

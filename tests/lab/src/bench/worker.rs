@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::traffic::{self, LISTENING, Target, Test};
+use super::traffic::{LISTENING, Order, Target, Test};
 use crate::netns::Netns;
 use crate::workload::process::lab_program;
 
@@ -65,8 +65,21 @@ impl Pair {
     /// # Errors
     /// The client is stuck or has ended.
     pub fn run(&mut self, test: Test, target: Target, slot: Duration) -> Result<Sample> {
-        self.client.say(&traffic::order(test, target, slot))?;
-        let line = self.client.line(slot + PATIENCE)?;
+        self.obey(Order {
+            test,
+            target,
+            slot,
+            rate: None,
+        })
+    }
+
+    /// Lets the client do as it is told.
+    ///
+    /// # Errors
+    /// The client is stuck or has ended.
+    pub fn obey(&mut self, order: Order) -> Result<Sample> {
+        self.client.say(&order.line())?;
+        let line = self.client.line(order.slot + PATIENCE)?;
         sample(&serde_json::from_str(&line)?).with_context(|| format!("a client answered {line:?}"))
     }
 }

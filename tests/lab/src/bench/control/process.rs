@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::unistd::{SysconfVar, sysconf};
 use serde_json::Value;
 
 use crate::agent::Agent;
@@ -65,6 +66,27 @@ impl Memory {
         }
         Ok(last)
     }
+}
+
+/// What all threads of a process have had of CPUs.
+///
+/// # Errors
+/// It has ended.
+pub fn cpu_time(process: u32) -> Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // The name in parentheses may hold anything. User and system time are the 14th and 15th field.
+    let fields = stat
+        .rsplit_once(')')
+        .map(|(_, fields)| fields.split_whitespace());
+    let ticks = |field: &str| field.parse::<u64>().ok();
+    let both = fields.and_then(|mut fields| {
+        let user = fields.nth(11).and_then(ticks)?;
+        Some(user + fields.next().and_then(ticks)?)
+    });
+    let both = both.with_context(|| format!("{path} does not tell the time"))?;
+    let hz = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(Duration::from_secs_f64(both as f64 / hz as f64))
 }
 
 /// Arguments that let the agent log each round, as JSON.

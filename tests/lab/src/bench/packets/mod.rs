@@ -59,9 +59,15 @@ pub fn run(object: &Path, report: &mut Report) -> Result<String> {
         for (mode, policy) in [("policy on", true), ("policy off", false)] {
             let mut ebpf = world::load(object, policy)?;
             world::fill(&mut ebpf, ends, SERVICE, PORT)?;
-            let timed = time_cases(world::from_pod(&mut ebpf)?, ends)?;
+            let timed = time_cases(world::from_pod(&mut ebpf)?, ends, 0)?;
             let named = timed.map(|(case, nanos)| (format!("{case}, {mode}"), nanos));
             cases.extend(named);
+            if policy {
+                world::listen(&mut ebpf)?;
+                let timed = time_cases(world::from_pod(&mut ebpf)?, ends, FLOWS)?;
+                let named = timed.map(|(case, nanos)| (format!("{case}, flow events on"), nanos));
+                cases.extend(named);
+            }
         }
         anyhow::Ok(cases)
     })?;
@@ -80,11 +86,16 @@ pub fn run(object: &Path, report: &mut Report) -> Result<String> {
     Ok(table)
 }
 
-fn time_cases(program: &SchedClassifier, ends: [PodEnd; 2]) -> Result<[(&'static str, f64); 6]> {
+/// Times the cases; clients' ports are `later` than the first ones.
+fn time_cases(
+    program: &SchedClassifier,
+    ends: [PodEnd; 2],
+    later: u16,
+) -> Result<[(&'static str, f64); 6]> {
     let [client, server] = ends;
     let here = End {
         ip: client.ip,
-        port: 40_000,
+        port: 40_000 + later,
     };
     let there = End {
         ip: server.ip,
@@ -92,7 +103,7 @@ fn time_cases(program: &SchedClassifier, ends: [PodEnd; 2]) -> Result<[(&'static
     };
     let bench = Bench::new(program)?;
     bench.open(here, there, there, ends)?;
-    let other = here.with_port(40_001);
+    let other = here.with_port(here.port + 1);
     bench.open(other, SERVICE, there, ends)?;
     Ok([
         (
@@ -111,8 +122,14 @@ fn time_cases(program: &SchedClassifier, ends: [PodEnd; 2]) -> Result<[(&'static
             "service flow, reply",
             bench.repeated(server, &frame::tcp(there, other, ACK))?,
         ),
-        ("new direct flow", bench.new_flows(client, there)?),
-        ("new service flow", bench.new_flows(client, SERVICE)?),
+        (
+            "new direct flow",
+            bench.new_flows(client, there, 20_000 + later)?,
+        ),
+        (
+            "new service flow",
+            bench.new_flows(client, SERVICE, 10_000 + later)?,
+        ),
     ])
 }
 
@@ -159,8 +176,8 @@ impl<'a> Bench<'a> {
         Ok(ours - none)
     }
 
-    /// Nanoseconds of the first packet of a flow.
-    fn new_flows(&self, pod: PodEnd, to: End) -> Result<f64> {
+    /// Nanoseconds of the first packet of a flow, from these ports on.
+    fn new_flows(&self, pod: PodEnd, to: End, first: u16) -> Result<f64> {
         let median = |program: &SchedClassifier, first: u16, expected: u32| -> Result<f64> {
             let mut times = Vec::new();
             for port in first..first + FLOWS {
@@ -177,7 +194,6 @@ impl<'a> Bench<'a> {
                 .map(|spread| spread.median)
                 .context("no runs")
         };
-        let first = if to == SERVICE { 10_000 } else { 20_000 };
         let ours = median(self.program, first, REDIRECTED)?;
         Ok(ours - median(self.empty()?, first, TCX_NEXT as u32)?)
     }

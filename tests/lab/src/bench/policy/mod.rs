@@ -2,6 +2,7 @@
 //! Beside it the same policies in nftables, at their best.
 
 mod change;
+mod load;
 mod nft;
 mod probe;
 mod rows;
@@ -113,6 +114,17 @@ impl Pass {
             side.context("a slot without its node")?.run(slot, length)
         })
     }
+}
+
+/// Measures what many new flows cost the agent.
+///
+/// # Errors
+/// A program is missing, or something does not work.
+pub fn run_flows(args: &Args, report: &mut Report) -> Result<()> {
+    let (ours, timed) = split_cpus(args.cpu)?;
+    traffic::pin(&ours)?;
+    rows::loads(&load::measure(timed)?, report);
+    Ok(())
 }
 
 /// Measures, and returns the table of all slots.

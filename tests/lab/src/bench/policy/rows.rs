@@ -1,6 +1,7 @@
 //! From what was measured to rows and lines.
 
 use super::change::Changed;
+use super::load::{Load, RATE};
 use super::side::By;
 use super::{AGAIN, MANY, Member, NONE, Pass};
 use crate::bench::control::rows::percentiles;
@@ -14,6 +15,11 @@ use crate::report::Report;
 const FLAT: f64 = 1.03;
 /// Milliseconds that all policies may take to be compiled, and one to come into force.
 const LIMITS: (f64, f64) = (2_000.0, 20.0);
+
+/// CPUs that the agent may have while there are many new flows.
+const AGENT: f64 = 0.2;
+/// Of the flows that there are to be, so many must be.
+const ENOUGH: f64 = 0.95;
 
 /// The rows of a pass.
 pub fn traffic(pass: &Pass, samples: &Samples, report: &mut Report) {
@@ -133,6 +139,37 @@ pub fn changes(changed: &Changed, spread: bool, report: &mut Report) {
         "bytes",
         None,
     );
+}
+
+/// The rows of many new flows: nobody listens, and someone does.
+pub fn loads([quiet, heard]: &[Load; 2], report: &mut Report) {
+    for (load, who) in [(quiet, "nobody listens"), (heard, "one listens")] {
+        let named = |what: &str| format!("{RATE} new flows a second, {who}: {what}");
+        let enough = load.flows >= f64::from(RATE) * ENOUGH;
+        let expected = format!("≥ {}", f64::from(RATE) * ENOUGH);
+        let rounded = |value: f64| (value * 1e3).round() / 1e3;
+        report.push(row(
+            named("flows a second"),
+            &expected,
+            load.flows.round(),
+            "",
+            enough,
+        ));
+        report.push(row(
+            named("events a second"),
+            TO_COMPARE,
+            load.events.round(),
+            "",
+            true,
+        ));
+        report.push(row(
+            named("the agent"),
+            &format!("≤ {AGENT}"),
+            rounded(load.agent),
+            "CPUs",
+            load.agent <= AGENT,
+        ));
+    }
 }
 
 /// Above the lines of all passes.

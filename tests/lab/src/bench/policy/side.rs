@@ -10,7 +10,7 @@ use super::nft;
 use super::set::{PEERS, Set, peer_address, peer_name};
 use crate::agent::Agent;
 use crate::bench::rounds::Slot;
-use crate::bench::traffic::{self, FORBIDDEN_PORT, PORT, Target, Test};
+use crate::bench::traffic::{self, FORBIDDEN_PORT, Order, PORT, Target, Test};
 use crate::bench::worker::{Pair, Sample};
 use crate::kube::Manifests;
 use crate::kube::objects::{self, PodManifest};
@@ -111,6 +111,24 @@ impl Side {
             (false, Err(error)) => bail!("{}: the server's second port: {error}", self.name),
             _ => Ok(()),
         }
+    }
+
+    /// The agent, if it is Sluice that enforces.
+    pub fn agent(&self) -> Option<&Agent> {
+        self.agent.as_ref()
+    }
+
+    /// Lets the client open connections, so many a second.
+    ///
+    /// # Errors
+    /// The client is stuck or has ended.
+    pub fn connect_at(&mut self, rate: u32, length: Duration) -> Result<Sample> {
+        self.pair.obey(Order {
+            test: Test::Crr,
+            target: self.target,
+            slot: length,
+            rate: Some(rate),
+        })
     }
 
     /// Lets the client work for a slot.
