@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     let state = State::load(&args.which.name)?;
     let programs = prepare(Extra::Tests)?;
     for number in state.nodes() {
-        node::import(&state, &programs, number, &images::ensure(&programs)?)?;
+        node::import(&state, &programs, number, &images::of_e2e(&programs)?)?;
     }
     let log = state.dir("e2e.log");
     let mut command = state.machine(network::CONTROL_PLANE)?.command("env");

@@ -26,7 +26,7 @@ pub const AGENT: &str = "sluice.dev/sluice:dev";
 pub const LAB: &str = "sluice.dev/lab:dev";
 
 /// Changes with what the images consist of.
-const VERSION: &str = "images-3";
+const VERSION: &str = "images-4";
 
 /// Programs that upstream tests call in pods, beside agnhost.
 const TOOLS: [&str; 12] = [
@@ -37,11 +37,13 @@ const TOOLS: [&str; 12] = [
 /// Libraries that programs load by name when they run.
 const RESOLVERS: [&str; 3] = ["libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"];
 
-const AGNHOST: [&str; 8] = [
+/// Under which names tests ask for agnhost; the first is that of Kubernetes' own tests of this version.
+const AGNHOST: [&str; 9] = [
     "agnhost:2.63.0",
     "agnhost:2.55",
     "agnhost:2.53",
     "agnhost:2.52",
+    "agnhost:2.45",
     "agnhost:2.43",
     "agnhost:2.21",
     "glibc-dns-testing:2.0.0",
@@ -50,7 +52,7 @@ const AGNHOST: [&str; 8] = [
 
 /// An image.
 struct Image<'a> {
-    name: &'a str,
+    name: String,
     tags: Vec<String>,
     entry: &'a [&'a str],
     arguments: &'a [&'a str],
@@ -64,23 +66,10 @@ struct Image<'a> {
 
 /// Makes the images that every node gets, if the cache lacks them.
 pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
-    let agnhost = programs.kubernetes("agnhost");
-    let mut images = vec![
+    let images = [
+        agnhost(programs, "", AGNHOST.map(test_image).to_vec()),
         Image {
-            name: "agnhost",
-            tags: AGNHOST.map(test_image).to_vec(),
-            entry: &["/agnhost"],
-            arguments: &["pause"],
-            tools: true,
-            shell: true,
-            programs: vec![
-                (agnhost.clone(), "/agnhost"),
-                (programs.kubernetes(AGNHOST_FILES[0]), "/localhost.crt"),
-                (programs.kubernetes(AGNHOST_FILES[1]), "/localhost.key"),
-            ],
-        },
-        Image {
-            name: "busybox",
+            name: "busybox".into(),
             tags: ["busybox:1.36.1-1", "busybox:1.37.0-1"]
                 .map(test_image)
                 .to_vec(),
@@ -91,7 +80,7 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
             programs: vec![],
         },
         Image {
-            name: "pause",
+            name: "pause".into(),
             tags: vec![
                 PAUSE.into(),
                 "registry.k8s.io/pause:3.10.1".into(),
@@ -101,23 +90,50 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
             arguments: &[],
             tools: false,
             shell: true,
-            programs: vec![(agnhost, "/agnhost")],
+            programs: vec![(programs.agnhost(), "/agnhost")],
         },
     ];
-    if let Some(program) = programs.regression() {
-        images.push(Image {
-            name: "regression",
-            tags: vec![test_image("regression-issue-74839:1.4")],
-            entry: &["/regression-issue-74839"],
-            arguments: &[],
-            tools: false,
-            shell: true,
-            programs: vec![(program, "/regression-issue-74839")],
-        });
+    cached(programs, &images)
+}
+
+/// Makes what Kubernetes' own tests need beside those: much larger.
+pub fn of_e2e(programs: &Programs) -> Result<Vec<PathBuf>> {
+    let mut servers = agnhost(programs, "-coredns", vec![test_image(AGNHOST[0])]);
+    servers.programs.push((programs.coredns(), "/coredns"));
+    let regression = Image {
+        name: "regression".into(),
+        tags: vec![test_image("regression-issue-74839:1.4")],
+        entry: &["/regression-issue-74839"],
+        arguments: &[],
+        tools: false,
+        shell: true,
+        programs: vec![(programs.regression(), "/regression-issue-74839")],
+    };
+    cached(programs, &[servers, regression])
+}
+
+fn agnhost(programs: &Programs, suffix: &str, tags: Vec<String>) -> Image<'static> {
+    let program = programs.agnhost();
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    Image {
+        name: format!("{name}{suffix}"),
+        tags,
+        entry: &["/agnhost"],
+        arguments: &["pause"],
+        tools: true,
+        shell: true,
+        programs: vec![
+            (programs.kubernetes(AGNHOST_FILES[0]), "/localhost.crt"),
+            (programs.kubernetes(AGNHOST_FILES[1]), "/localhost.key"),
+            (program, "/agnhost"),
+        ],
     }
+}
+
+fn cached(programs: &Programs, images: &[Image]) -> Result<Vec<PathBuf>> {
     let dir = programs.kubernetes_dir().join(VERSION);
     let mut archives = Vec::new();
-    for image in &images {
+    for image in images {
         let archive = dir.join(format!("{}.tar", image.name));
         if !archive.is_file() {
             step::timed(&format!("image {}", image.name), || image.write(&archive))?;
@@ -130,8 +146,8 @@ pub fn ensure(programs: &Programs) -> Result<Vec<PathBuf>> {
 /// Makes images of what was built here, in a folder of the cluster.
 pub fn of_build(built: &Built, dir: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let image = |name, tag: &str, entry, program: &Path, place| Image {
-        name,
+    let image = |name: &str, tag: &str, entry, program: &Path, place| Image {
+        name: name.into(),
         tags: vec![tag.into()],
         entry,
         arguments: &[],
@@ -207,6 +223,7 @@ impl Image<'_> {
             // Busybox's shell would run its own applets rather than the programs on PATH.
             taken.insert("sh");
             symlink("/usr/bin/dash", root.join("bin/sh"))?;
+            symlink("/usr/bin/bash", root.join("bin/bash"))?;
             for tool in TOOLS {
                 put(root, &program(tool)?, &format!("/usr/bin/{tool}"))?;
             }

@@ -1,5 +1,6 @@
 //! A real Kubernetes cluster on this machine: its own programs, in namespaces.
 
+mod conformance;
 mod control_plane;
 mod dns;
 mod e2e;
@@ -43,6 +44,9 @@ enum Action {
         /// Also the program of Kubernetes' own tests.
         #[arg(long)]
         e2e: bool,
+        /// Also the programs of the conformance tests of network-policy-api.
+        #[arg(long)]
+        conformance: bool,
     },
     /// Start a cluster.
     Up(Up),
@@ -52,6 +56,8 @@ enum Action {
     Status(Which),
     /// Run Kubernetes' own network tests against a cluster.
     E2e(e2e::Args),
+    /// Run the conformance tests of network-policy-api against a cluster.
+    Conformance(conformance::Args),
 }
 
 /// Options of `cargo xtask cluster up`.
@@ -106,8 +112,13 @@ pub enum Cni {
 /// `cargo xtask cluster`.
 pub fn run(args: Args) -> Result<()> {
     match args.action {
-        Action::Build { e2e: false } => prepare(Extra::KubeProxy).map(|_| ()),
-        Action::Build { e2e: true } => prepare(Extra::Tests).map(|_| ()),
+        Action::Build { e2e, conformance } => {
+            let programs = prepare(if e2e { Extra::Tests } else { Extra::KubeProxy })?;
+            if conformance {
+                conformance::build(&programs)?;
+            }
+            Ok(())
+        }
         Action::Up(up) => {
             let extra = up.proxy.extra();
             as_root(|| prepare(extra).map(|_| ()), || start(&up))
@@ -117,6 +128,10 @@ pub fn run(args: Args) -> Result<()> {
         Action::E2e(args) => {
             let ready = || prepare(Extra::Tests).map(|_| ());
             as_root(ready, || e2e::run(&args))
+        }
+        Action::Conformance(args) => {
+            let ready = || conformance::build(&prepare(Extra::None)?);
+            as_root(ready, || conformance::run(&args))
         }
     }
 }

@@ -223,7 +223,6 @@ authorization: {{mode: AlwaysAllow}}
 clusterDNS: ["{}"]
 clusterDomain: cluster.local
 resolvConf: /etc/resolv.conf
-localStorageCapacityIsolation: false
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 evictionHard: {{memory.available: "100Mi"}}

@@ -56,14 +56,20 @@ const MODULES: [Module; 3] = [
 ];
 
 /// Packages of Kubernetes' own module.
-const KUBERNETES_PACKAGES: [&str; 6] = [
+const KUBERNETES_PACKAGES: [&str; 5] = [
     "cmd/kube-apiserver",
     "cmd/kubelet",
     "cmd/kube-controller-manager",
     "cmd/kube-scheduler",
     "cmd/kubectl",
-    "test/images/agnhost",
 ];
+
+const AGNHOST: &str = "test/images/agnhost";
+
+/// The module by which agnhost uses the kernel's SCTP sockets, and what takes its place where there are none.
+const SCTP: &str = "github.com/ishidawataru/sctp";
+const RAW_SCTP: &str = include_str!("sctp.go");
+const AGNHOST_RAW_SCTP: &str = "agnhost-raw-sctp";
 
 /// Files beside agnhost in its image: it serves TLS with them.
 pub const AGNHOST_FILES: [&str; 2] = ["localhost.crt", "localhost.key"];
@@ -114,6 +120,7 @@ impl Programs {
         for package in KUBERNETES_PACKAGES {
             self.kubernetes_package(package)?;
         }
+        self.build_agnhost()?;
         for name in AGNHOST_FILES {
             self.one(&self.kubernetes_dir(), name, |out| {
                 let file = kubernetes_source()?
@@ -125,6 +132,30 @@ impl Programs {
             })?;
         }
         Ok(())
+    }
+
+    fn build_agnhost(&self) -> Result<()> {
+        if kernel_has_sctp() {
+            return self.kubernetes_package(AGNHOST);
+        }
+        self.one(&self.kubernetes_dir(), AGNHOST_RAW_SCTP, |out| {
+            let kubernetes = self.kubernetes_work()?;
+            let work = self.work_dir(AGNHOST_RAW_SCTP)?;
+            let sctp = work.join("sctp");
+            fs::create_dir_all(&sctp)?;
+            fs::write(sctp.join("go.mod"), format!("module {SCTP}\ngo 1.26\n"))?;
+            fs::write(sctp.join("sctp.go"), RAW_SCTP)?;
+            let requirements = fs::read_to_string(kubernetes.join("go.mod"))?;
+            let text = format!("{requirements}\nreplace {SCTP} => ./sctp\n");
+            fs::write(work.join("go.mod"), text)?;
+            fs::write(work.join("go.sum"), fs::read(kubernetes.join("go.sum"))?)?;
+            go(
+                &work,
+                &["build"],
+                out,
+                &format!("k8s.io/kubernetes/{AGNHOST}"),
+            )
+        })
     }
 
     /// Builds kube-proxy.
@@ -152,6 +183,12 @@ impl Programs {
                 "k8s.io/kubernetes/test/e2e",
             )
         })
+    }
+
+    /// The servers and clients of upstream tests: with SCTP by raw sockets, if this kernel has none of its own.
+    pub fn agnhost(&self) -> PathBuf {
+        let kernel = kernel_has_sctp();
+        self.kubernetes(if kernel { "agnhost" } else { AGNHOST_RAW_SCTP })
     }
 
     /// A program of Kubernetes.
@@ -184,10 +221,9 @@ impl Programs {
         self.module_dir(&MODULES[2]).join("coredns")
     }
 
-    /// A program that one of Kubernetes' tests runs in a pod, if it was built.
-    pub fn regression(&self) -> Option<PathBuf> {
-        let path = self.kubernetes("regression-issue-74839");
-        path.is_file().then_some(path)
+    /// A program that one of Kubernetes' tests runs in a pod.
+    pub fn regression(&self) -> PathBuf {
+        self.kubernetes("regression-issue-74839")
     }
 
     fn kubernetes_package(&self, package: &str) -> Result<()> {
@@ -199,7 +235,7 @@ impl Programs {
     }
 
     /// Builds one program beside its place, so that what is there is whole.
-    fn one(
+    pub fn one(
         &self,
         dir: &Path,
         program: &str,
@@ -215,7 +251,8 @@ impl Programs {
         fs::rename(&new, &place).with_context(|| format!("cannot write {}", place.display()))
     }
 
-    fn cluster_dir(&self) -> PathBuf {
+    /// The folder of what clusters consist of.
+    pub fn cluster_dir(&self) -> PathBuf {
         self.cache.join("cluster")
     }
 
@@ -226,7 +263,7 @@ impl Programs {
     }
 
     /// A folder for the `go.mod` with which a module is built.
-    fn work_dir(&self, module: &str) -> Result<PathBuf> {
+    pub fn work_dir(&self, module: &str) -> Result<PathBuf> {
         let dir = self
             .cluster_dir()
             .join("work")
@@ -249,16 +286,26 @@ impl Programs {
     }
 }
 
-/// Where the Go client keeps Kubernetes' sources.
 fn kubernetes_source() -> Result<PathBuf> {
-    let module = format!("k8s.io/kubernetes@v{KUBERNETES}");
+    source("k8s.io/kubernetes", KUBERNETES)
+}
+
+/// Where the Go client keeps a module's sources.
+pub fn source(module: &str, version: &str) -> Result<PathBuf> {
     let mut download = toolchain::go()?;
-    download.args(["mod", "download", "-json", &module]);
+    download.args(["mod", "download", "-json"]);
+    download.arg(format!("{module}@v{version}"));
     let said: Value = serde_json::from_str(&process::output(&mut download)?)
         .context("go mod download wrote something that is not JSON")?;
     let dir = said["Dir"].as_str();
     dir.map(PathBuf::from)
         .context("go mod download names no folder")
+}
+
+/// Whether there are SCTP sockets. Beside them, SCTP by raw sockets would not work: the kernel answers what it has no socket for.
+fn kernel_has_sctp() -> bool {
+    let protocols = fs::read_to_string("/proc/net/protocols").unwrap_or_default();
+    protocols.lines().any(|line| line.starts_with("SCTP"))
 }
 
 /// Kubernetes' `go.mod` as that of a module that requires it.
@@ -278,7 +325,8 @@ fn published(requirements: &str, version: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-fn go(work: &Path, verb: &[&str], out: &Path, package: &str) -> Result<()> {
+/// Builds a package without libraries of the machine.
+pub fn go(work: &Path, verb: &[&str], out: &Path, package: &str) -> Result<()> {
     let mut command = toolchain::go()?;
     command
         .current_dir(work)
