@@ -239,7 +239,8 @@ fn raise(state: &mut State, programs: &Programs, images: &[PathBuf]) -> Result<(
             node::start_kubelet(state, programs, node)?;
         }
         dns::start(state, programs)?;
-        node::wait_until_ready(state)
+        node::wait_until_ready(state)?;
+        node::tell_ranges(state)
     })?;
     step::timed("proxy", || match state.proxy {
         Proxy::Sluice => proxy::start_sluice(state),

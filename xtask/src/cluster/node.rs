@@ -105,6 +105,21 @@ pub fn start_kubelet(state: &State, programs: &Programs, node: u8) -> Result<()>
         .spawn("kubelet", &state.log(&format!("kubelet-{name}")), &kubelet)
 }
 
+/// Writes into the nodes' objects which addresses their pods have, as a cloud or the controllers would.
+pub fn tell_ranges(state: &State) -> Result<()> {
+    for node in state.nodes() {
+        let ranges = network::pods(node);
+        let spec = serde_json::json!({"spec": {"podCIDR": ranges[0], "podCIDRs": ranges}});
+        process::output(
+            state
+                .kubectl()?
+                .args(["patch", "node", &node_name(node), "--patch"])
+                .arg(spec.to_string()),
+        )?;
+    }
+    Ok(())
+}
+
 /// Waits until every node is ready.
 pub fn wait_until_ready(state: &State) -> Result<()> {
     for node in state.nodes() {
