@@ -303,4 +303,19 @@ mod tests {
         };
         assert_eq!(Results::read(text), expected);
     }
+
+    #[test]
+    fn what_has_one_time_limit_runs_apart_in_whole_runs_only() {
+        let mut args = Args {
+            focus: String::new(),
+            skip: None,
+            api: None,
+            which: Which { name: "dev".into() },
+        };
+        let part = Api::V1alpha1.apart().unwrap();
+        assert_eq!(runs(&args, Api::V1alpha1), [("", Some(part)), (part, None)]);
+        assert_eq!(runs(&args, Api::V1alpha2), [("", None)]);
+        args.focus = "Gress".into();
+        assert_eq!(runs(&args, Api::V1alpha1), [("Gress", None)]);
+    }
 }
