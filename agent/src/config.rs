@@ -71,7 +71,7 @@ pub struct Settings {
     pub keep_flows: bool,
     /// ICMP errors that one sender may get in a second.
     pub icmp_errors: u32,
-    /// Flow events that each CPU may send in a second.
+    /// Flow events that the node may send in a second, each CPU its share.
     pub flow_events: u32,
     /// Prefixes that all pods' addresses are in; none: those of the nodes count alone.
     pub cluster_cidrs: Vec<IpNet>,

@@ -190,9 +190,14 @@ fn config(settings: &Settings, hz: u32) -> Result<Config> {
         half_open_per_pod: settings.half_open.0,
         half_open_total: settings.half_open.1,
         error_rate: settings.icmp_errors,
-        event_rate: settings.flow_events,
+        event_rate: share(settings.flow_events, bpf::online_cpus()),
         reserved: 0,
     })
+}
+
+/// What each CPU gets of a rate of the node: something, if there is anything.
+fn share(rate: u32, cpus: usize) -> u32 {
+    rate.div_ceil(u32::try_from(cpus).unwrap_or(u32::MAX).max(1))
 }
 
 fn report_adoption(dataplane: &Dataplane) {
@@ -452,5 +457,17 @@ impl Agent {
                 tokio::task::spawn_blocking(move || reply.send(work()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn a_rate_is_shared_by_all_cpus() {
+        assert_eq!(share(1_000, 1), 1_000);
+        assert_eq!(share(1_000, 64), 16);
+        assert_eq!((share(1, 64), share(0, 64)), (1, 0));
     }
 }

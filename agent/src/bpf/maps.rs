@@ -264,7 +264,16 @@ impl Counters {
 
 /// CPUs that the kernel has room for: the values of a per-CPU map.
 pub(super) fn possible_cpus() -> usize {
-    std::fs::read_to_string("/sys/devices/system/cpu/possible")
+    cpus("possible")
+}
+
+/// CPUs that are there now.
+pub fn online_cpus() -> usize {
+    cpus("online")
+}
+
+fn cpus(which: &str) -> usize {
+    std::fs::read_to_string(format!("/sys/devices/system/cpu/{which}"))
         .ok()
         .and_then(|list| parse_cpus(list.trim()))
         .unwrap_or(1)

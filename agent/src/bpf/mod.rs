@@ -24,7 +24,7 @@ pub use cleanup::{CleanupReport, cleanup};
 pub use error::Error;
 pub use layout::KeptCapacity;
 pub use load::{Adoption, Dataplane, LoadOptions, is_pinned, open};
-pub use maps::{Counters, Maps, Table};
+pub use maps::{Counters, Maps, Table, online_cpus};
 pub use probe::{Jiffies, find_cgroup_root, kernel_hz, knows_csum_ipv6, netns_cookie};
 pub use program::{Hook, SOCKET_HOOKS};
 pub use ring::Ring;
