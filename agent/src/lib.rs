@@ -7,6 +7,7 @@ pub mod cli;
 pub mod cni;
 pub mod config;
 pub mod convert;
+pub mod dns;
 pub mod kubeproxy;
 pub mod metrics;
 pub mod netlink;

@@ -3,6 +3,7 @@
 mod cni;
 mod devices;
 mod engine;
+mod names;
 mod naming;
 mod publish;
 
@@ -30,6 +31,7 @@ use crate::cni::attachments::Attachments;
 use crate::cni::install::Installer;
 use crate::config::{Reload, Settings, SourceSettings};
 use crate::convert::Converter;
+use crate::dns;
 use crate::metrics::Metrics;
 use crate::netlink::{self, NetEvent};
 use crate::observe::conntrack::{Census, Sweeper};
@@ -43,6 +45,7 @@ use crate::source::{Batch, Source};
 use cni::Waiting;
 pub use devices::{Devices, Uplink};
 pub use engine::Engine;
+use names::DomainNames;
 use naming::Naming;
 use publish::Publisher;
 
@@ -90,6 +93,7 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
     let (publisher, published) = Publisher::new(Arc::clone(&metrics));
     let sweeper = Sweeper::new(dataplane.maps(), hz, Arc::clone(&metrics))?;
     let census = sweeper.census();
+    let in_use = sweeper.in_use();
     let maps = dataplane.maps().clone();
     let events = source.events(&settings.node_name);
     let conditions = source.conditions(&settings.node_name);
@@ -114,9 +118,14 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
     let kept = settings.socket.with_extension("attachments");
     let attachments = Attachments::load(&kept)
         .with_context(|| format!("reading the attachments in {}", kept.display()))?;
-    let agent = Agent {
+    let kept = settings.socket.with_extension("names");
+    let domains = DomainNames::load(&kept, in_use)
+        .with_context(|| format!("reading domain names in {}", kept.display()))?;
+    let mut agent = Agent {
         attachments,
+        domains,
         waiting: Vec::new(),
+        without: Vec::new(),
         devices: Devices::new(Arc::clone(&dataplane), settings.xdp),
         dataplane,
         engine,
@@ -134,6 +143,7 @@ pub async fn run(settings: Settings, reload: Reload) -> Result<()> {
         settings,
         hz,
     };
+    agent.recall_names();
     info!(node = %agent.settings.node_name, source = %agent.source.place(), "running");
     let result = agent.follow(net, questions).await;
     sweeper.abort();
@@ -223,6 +233,7 @@ fn node(settings: &Settings) -> NodeConfig {
         pod_ranges: settings.cluster_cidrs.clone(),
         police_node_egress: settings.police_node_egress,
         police_hairpin: settings.police_hairpin,
+        has_dns_proxy: dns::is_possible(),
         slices_only: matches!(settings.source, SourceSettings::Api(_)),
         ..NodeConfig::default()
     }
@@ -272,6 +283,9 @@ struct Agent {
     attachments: Attachments,
     waiting: Vec<Waiting>,
     policies: InForce,
+    domains: DomainNames,
+    /// Devices of pods that started without the CNI plugin, until the pods are known.
+    without: Vec<u32>,
     started: Instant,
     /// Ends when the settings file asks for other settings.
     reload: JoinHandle<()>,
@@ -294,7 +308,7 @@ impl Agent {
                 continue;
             }
             let work_at = self.engine.work_at().min(self.devices.retry_at());
-            let others = [self.naming.due(), self.waiting_until()];
+            let others = [self.naming.due(), self.waiting_until(), self.domains.due()];
             let work_at = others.into_iter().flatten().fold(work_at, Instant::min);
             tokio::select! {
                 biased;
@@ -307,6 +321,7 @@ impl Agent {
                 },
                 batch = self.source.next() => self.on_batch(batch),
                 Some(question) = questions.recv() => self.answer(question),
+                Some(answered) = self.domains.next() => self.on_answer(answered),
                 () = due(work_at) => self.work(),
             }
         }
@@ -327,6 +342,8 @@ impl Agent {
             (fresh.iter().filter_map(Told::of_notice)).for_each(|told| self.events.tell(told));
             self.naming.changed();
             self.answer_waiting();
+            self.follow_names();
+            self.tell_without();
             let history = self.engine.history();
             // The first one comes after the programs are loaded, which needs much for a moment.
             if history.done == 1 || history.last_operations >= LARGE {
@@ -335,6 +352,9 @@ impl Agent {
         }
         if self.waiting_until().is_some_and(|at| Instant::now() >= at) {
             self.answer_waiting();
+        }
+        if self.domains.due().is_some_and(|at| Instant::now() >= at) {
+            self.expire_names();
         }
         if self.naming.due().is_some_and(|at| Instant::now() >= at) {
             self.naming.now(&self.engine);
@@ -384,16 +404,22 @@ impl Agent {
                     late: device.late,
                     pod: None,
                     closed: self.settings.closes_unknown() && !device.late,
+                    is_dns_proxy: false,
                 };
                 let known = self.engine.snapshot().interfaces.get(&device.ifindex);
                 let interface = cni::keep_closed(interface, known);
-                let interface = self.attachments.device(interface, self.settings.policy);
+                let interface = if device.name == dns::DEVICE {
+                    DomainNames::device(interface)
+                } else {
+                    self.attachments.device(interface, self.settings.policy)
+                };
                 if interface.late
                     && self.settings.cni.is_some()
                     && !self.devices.has(device.ifindex)
                 {
                     warn!(device = %device.name, "its pod started without the CNI plugin; it is policed from now on");
                     self.publisher.cni_without();
+                    self.without.push(device.ifindex);
                 }
                 self.devices.pod(&interface, device.name);
                 Event::Apply(Object::Interface(interface))

@@ -105,6 +105,8 @@ drop_reasons! {
     TooBig = 27, "too-big";
     /// The packet is at its last hop: its sender is told.
     HopLimit = 28, "hop-limit";
+    /// A query that goes through the DNS proxy, and there is none.
+    NoDnsProxy = 29, "no-dns-proxy";
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 pub mod early;
 
 use dataplane_common::{
-    abi::{CtVal, Subject, ct_flags, hook, subject_state},
+    abi::{CtVal, DNS_PROXY, Subject, ct_flags, hook, subject_state},
     decide::conntrack::State,
     net::{eth, tcp_flags},
     verdict::{Action, DropReason, Verdict},
@@ -82,8 +82,7 @@ fn sent_to_pod<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>, pod: &Su
     flow::<F, C, TO_POD>(ctx, packet, host)
 }
 
-/// The record of the packet, in the scratch room: the slow path finds it there, and it does not take
-/// up the stack.
+/// The record of the packet, in the scratch room: the slow path finds it there, and it does not take up the stack.
 #[inline(always)]
 fn room<F: Family>() -> Result<&'static mut Packet<F::Addr>, DropReason> {
     match F::scratch() {
@@ -288,8 +287,7 @@ fn act<F: Family, C: Ctx, const HOOK: u32>(
     sent
 }
 
-/// What becomes of a packet that is larger than the way it would go: the host's stack cuts it up, or
-/// its sender is told.
+/// What becomes of a packet that is larger than the way it would go: the host's stack cuts it up, or its sender is told.
 #[inline(always)]
 fn too_big<F: Family, C: Ctx, const HOOK: u32>(
     ctx: C,
@@ -390,6 +388,12 @@ fn send<F: Family, C: Ctx, const HOOK: u32>(
     }
     if flags & ct_flags::REDIRECT == 0 {
         return Ok(Action::Pass);
+    }
+    if HOOK == FROM_POD && forward && entry.responder_ifindex == DNS_PROXY {
+        return match subject::dns_proxy(ctx.ifindex()) {
+            Some(proxy) => forward::deliver::<F, C>(ctx, proxy),
+            None => Err(DropReason::NoDnsProxy),
+        };
     }
     let outside = !forward && flags & ct_flags::OUTSIDE != 0;
     let device = if forward {

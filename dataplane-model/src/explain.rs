@@ -294,6 +294,7 @@ pub fn peers(rule: &Rule) -> String {
             }
         },
         Peer::Nodes(nodes) => format!("nodes {nodes}"),
+        Peer::Domain(names) => format!("what {names} resolves to"),
         Peer::Block { cidr, except } => {
             let except: Vec<_> = except.iter().map(ToString::to_string).collect();
             match except.is_empty() {

@@ -223,6 +223,11 @@ impl Reconciler {
         (!self.policy_changed).then_some(subject)
     }
 
+    /// True unless policy changed and the change may still come into force.
+    pub fn is_policy_settled(&self) -> bool {
+        !self.policy_changed || self.policy_refused.is_some()
+    }
+
     /// The policy epoch as it was written.
     pub fn epoch(&self) -> u32 {
         self.written.epoch

@@ -262,6 +262,7 @@ impl Tried {
             peers.extend(blocks(rule).flat_map(around));
             ports.extend(boundaries(rule, kinds));
         }
+        peers.extend(snapshot.domains.values().flatten());
         peers.extend(snapshot.pod_ranges().iter().flat_map(around));
         for protocol in Protocol::ALL {
             let free = (1..=u16::MAX).find(|&port| !ports.contains(&(Some(protocol), port)));
@@ -302,7 +303,7 @@ fn blocks(rule: &Rule) -> impl Iterator<Item = &IpNet> {
     };
     peers.iter().flat_map(|peer| match peer {
         Peer::Block { cidr, except } => std::iter::once(cidr).chain(except).collect(),
-        Peer::Pods { .. } | Peer::Nodes(_) => Vec::new(),
+        Peer::Pods { .. } | Peer::Nodes(_) | Peer::Domain(_) => Vec::new(),
     })
 }
 

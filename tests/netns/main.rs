@@ -11,6 +11,8 @@ mod changes;
 #[cfg(test)]
 mod cni;
 #[cfg(test)]
+mod domains;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod external;

@@ -59,6 +59,13 @@ pub fn metrics(host: &Client) -> String {
     await_status(host, loopback(METRICS), "/metrics", 200).body
 }
 
+/// The value of a metric without labels, of the agent on a host.
+pub fn metric(host: &Client, name: &str) -> Option<u64> {
+    let text = metrics(host);
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }

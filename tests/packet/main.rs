@@ -57,6 +57,7 @@ mod mtu;
 mod node_port;
 mod policy;
 mod ports;
+mod proxied;
 mod reach;
 mod sctp;
 mod spoofing;

@@ -1,13 +1,14 @@
 //! Peers and ports of the rules of tiers.
 
 use dataplane_model::snapshot::{
-    Direction, NamespaceScope, Peer, PortMatch, PortRange, Protocol, RuleAction, Selector,
+    Direction, DomainPattern, NamespaceScope, Peer, PortMatch, PortRange, Protocol, RuleAction,
+    Selector,
 };
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::fields::{self, Fault, Note};
+use super::fields::{self, Fault};
 use super::tiers::{ExactSelector, Pods, read};
 
 /// A peer: one of these fields.
@@ -21,7 +22,7 @@ struct RawPeer {
     domain_names: Option<Vec<String>>,
 }
 
-/// The model's peers for a peer; none for one that matches nothing.
+/// The model's peers for a peer.
 ///
 /// # Errors
 ///
@@ -31,7 +32,6 @@ pub(super) fn peers(
     action: RuleAction,
     field: &str,
     value: &Value,
-    notes: &mut Vec<Note>,
 ) -> Result<Vec<Peer>, Fault> {
     let raw: RawPeer = read(field, value)?;
     let egress = direction == Direction::Egress;
@@ -84,14 +84,13 @@ pub(super) fn peers(
             pods: None,
             nodes: None,
             networks: None,
-            domain_names: Some(_),
+            domain_names: Some(names),
         } if egress && action == RuleAction::Accept => {
-            notes.push(Note::new(
-                format!("{field}.domainNames"),
-                "not supported yet",
-                "this peer matches nothing",
-            ));
-            Ok(Vec::new())
+            let names = names.iter().enumerate();
+            let domain = |(index, text): (usize, &String)| {
+                domain(&format!("{field}.domainNames[{index}]"), text)
+            };
+            names.map(domain).collect()
         }
         _ => Err(Fault::new(
             field,
@@ -105,6 +104,16 @@ fn of_pods(namespaces: Selector, pods: Selector) -> Peer {
         namespaces: NamespaceScope::Matching(namespaces),
         pods,
     }
+}
+
+fn domain(field: &str, text: &str) -> Result<Peer, Fault> {
+    let pattern = DomainPattern::parse(text).ok_or_else(|| {
+        Fault::new(
+            field,
+            format!("{text:?} is not a domain name: write one like example.com or *.example.com"),
+        )
+    })?;
+    Ok(Peer::Domain(pattern))
 }
 
 fn network(field: &str, text: &str) -> Result<Peer, Fault> {

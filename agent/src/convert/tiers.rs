@@ -283,7 +283,7 @@ fn rule(
         });
     let read = action.and_then(|action| {
         let raw: RawRule = read(field, value)?;
-        let matches = matches(kind, direction, action, field, &raw, notes)?;
+        let matches = matches(kind, direction, action, field, &raw)?;
         Ok((action, matches))
     });
     let (action, matches) = read.unwrap_or_else(|fault| {
@@ -343,7 +343,6 @@ fn matches(
     action: RuleAction,
     field: &str,
     raw: &RawRule,
-    notes: &mut Vec<Note>,
 ) -> Result<Rule, Fault> {
     let (side, listed, other) = match direction {
         Direction::Ingress => ("from", &raw.from, &raw.to),
@@ -359,7 +358,7 @@ fn matches(
     let mut peers = Vec::new();
     for (index, value) in listed.iter().enumerate() {
         let field = format!("{field}.{side}[{index}]");
-        peers.extend(peers::peers(direction, action, &field, value, notes)?);
+        peers.extend(peers::peers(direction, action, &field, value)?);
     }
     let (name, ports, other) = match kind {
         ClusterPolicyKind::Cluster => ("protocols", &raw.protocols, &raw.ports),

@@ -61,6 +61,8 @@ pub struct Metrics {
     cni: Family<Labels2, Counter>,
     cni_add: Histogram,
     cni_without: Counter,
+    domains: Gauge,
+    domains_refused: Counter,
     process: process::Process,
 }
 
@@ -152,6 +154,8 @@ impl Metrics {
             cni: to.add("sluice_cni_requests", "Requests of the CNI plugin by command and code of the answer; 0: it was done", Family::default()),
             cni_add: to.add("sluice_cni_add_seconds", "From a request ADD of the CNI plugin to the pod's policy in the kernel", Histogram::new(exponential_buckets(0.000_5, 2.0, 15))),
             cni_without: to.add("sluice_cni_pods_started_without", "Pods whose device was there before the agent and had not been handed over by the CNI plugin", Counter::default()),
+            domains: to.add("sluice_domain_addresses", "Addresses that domain names of rules stand for", Gauge::default()),
+            domains_refused: to.add("sluice_domain_addresses_refused", "Addresses of domain names that there was no room for", Counter::default()),
             process: to.process(),
             registry: Registry::default(),
         };
@@ -281,6 +285,12 @@ impl Metrics {
     /// A pod started without the CNI plugin, though that is installed.
     pub fn cni_without(&self) {
         self.cni_without.inc();
+    }
+
+    /// Addresses of domain names: those that are known, and those that were left out.
+    pub fn domains(&self, known: usize, refused: u64) {
+        self.domains.set(known as i64);
+        store(&self.domains_refused, refused);
     }
 
     /// The text of all metrics, with what was read just now.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dataplane_common::abi::subject_state;
-use dataplane_model::snapshot::{Event, Interface, Object};
+use dataplane_model::snapshot::{Event, Interface, Object, Pod};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -13,6 +13,8 @@ use tracing::{debug, warn};
 use super::{Agent, SETTLE};
 use crate::admin::protocol::Response;
 use crate::cni::protocol::{Answer, Ask, Attachment, AttachmentId, Fault, code};
+use crate::source::api::Told;
+use crate::source::{Kind, ObjectKey};
 
 /// How long a pod's object is waited for, and its policy. The runtime asks again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +29,9 @@ pub(super) struct Waiting {
 }
 
 const ADD: &str = "ADD";
+
+/// What owners of pods should know that were there before the plugin.
+const WITHOUT: &str = "it started without the CNI plugin, so policy did not hold from its first packet on; it does now";
 
 /// A device as it is now. One that was closed for its pod stays so when its attachment is gone: the pod has
 /// ended, and the device is about to go.
@@ -158,6 +163,31 @@ impl Agent {
                 Some(_) => self.waiting.push(waiting),
             }
         }
+    }
+
+    /// Tells of pods that started without the plugin, once they are known and policed.
+    pub(super) fn tell_without(&mut self) {
+        let state = self.engine.state();
+        let snapshot = state.snapshot();
+        self.without.retain(|ifindex| {
+            let Some(interface) = snapshot.interfaces.get(ifindex) else {
+                return false;
+            };
+            let subject = state.subject(*ifindex);
+            if subject.is_none_or(|subject| subject.state != subject_state::MANAGED) {
+                return true;
+            }
+            let has = |pod: &&Pod| pod.ips.iter().any(|ip| interface.addresses.contains(ip));
+            let mut pods = snapshot.pods.values().filter(|pod| pod.is_policy_pod());
+            if let Some(pod) = pods.find(has) {
+                self.events.tell(Told {
+                    object: ObjectKey::new(Kind::Pod, Some(&pod.key.namespace), &pod.key.name),
+                    reason: "StartedWithoutPolicy",
+                    note: WITHOUT.to_owned(),
+                });
+            }
+            false
+        });
     }
 
     /// When the first of them has waited long enough.

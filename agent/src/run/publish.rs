@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::engine::Engine;
+use crate::dns::names::Names;
 use crate::metrics::{Changed, FAMILIES, Metrics};
 use crate::observe::sample::MapCounts;
 use crate::serve::{Check, Checks, Health, NodeState};
@@ -208,6 +209,11 @@ impl Publisher {
     /// A pod started without the CNI plugin.
     pub fn cni_without(&self) {
         self.metrics.cni_without();
+    }
+
+    /// What domain names are known.
+    pub fn domains(&self, names: &Names) {
+        self.metrics.domains(names.count(), names.refused());
     }
 
     /// Tells how the proxy is; cheap enough for each turn of the loop.

@@ -82,7 +82,8 @@ pub struct CtVal<A> {
     pub generation: u32,
     /// Host-side device of the initiator's pod, 0 if it is not a pod of this node.
     pub initiator_ifindex: u32,
-    /// Host-side device of the responder's pod, 0 if it is not a pod of this node.
+    /// Host-side device of the responder's pod, 0 if it is not a pod of this node; [`super::DNS_PROXY`] if
+    /// what the initiator sends goes there, which answers in the responder's name.
     pub responder_ifindex: u32,
     /// The rule that decided the initiator's egress, 0 for none.
     pub egress_rule: u32,

@@ -18,7 +18,7 @@ pub use config::{Config, config_flags};
 pub use conntrack::{CtKey, CtVal, FragKey, FragVal, ct_flags};
 pub use event::{DropKey, DropVal, FlowEvent, Hook, audit_count, event_count, hook};
 pub use maps::{ABI_VERSION, IdKey, IdVal, XdpDevice, capacity, name, xdp_count, xdp_mode};
-pub use pod::{IdentityVal, Subject, identity_flags, subject_flags, subject_state};
+pub use pod::{DNS_PROXY, IdentityVal, Subject, identity_flags, subject_flags, subject_state};
 pub use policy::{
     CidrKey, CidrVal, Claim, PORT_SEARCH_STEPS, PortBound, PortSpan, RowKey, RowVal, RulesetVal,
     SourceRangeKey, action, cidr_flags, peer, ruleset_flags,

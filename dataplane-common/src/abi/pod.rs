@@ -32,9 +32,12 @@ pub struct Subject {
     pub audited_egress: u32,
     /// What `ingress` were if policies in audit were in force; 0: nothing else.
     pub audited_ingress: u32,
-    /// Explicit padding.
-    pub reserved2: u32,
+    /// Host-side device of the DNS proxy; [`DNS_PROXY`] while there is none yet, 0 if there will be none.
+    pub dns_proxy: u32,
 }
+
+/// No device has this ifindex: it stands for the DNS proxy, whichever device that has.
+pub const DNS_PROXY: u32 = u32::MAX;
 
 /// States of a pod's device ([`Subject::state`]). A managed device without an entry is closed.
 pub mod subject_state {
@@ -53,6 +56,8 @@ pub mod subject_flags {
     pub const REDIRECT: u16 = 1;
     /// The device was attached after the pod started: TCP flows may be joined in their middle.
     pub const LATE: u16 = 1 << 1;
+    /// Rules with domain names bear on what the pod sends: its queries go through the DNS proxy.
+    pub const DNS: u16 = 1 << 2;
 }
 
 /// What an address is.

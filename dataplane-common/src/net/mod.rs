@@ -51,6 +51,12 @@ pub mod proto {
     }
 }
 
+/// Ports of protocols that the dataplane knows (IANA), in host order.
+pub mod port {
+    /// DNS (RFC 1035 section 4.2).
+    pub const DNS: u16 = 53;
+}
+
 /// TCP flags (RFC 9293 section 3.1).
 pub mod tcp_flags {
     /// No more data.

@@ -6,11 +6,11 @@
 
 use dataplane_common::{
     abi::{
-        Subject, backend_flags, config_flags, ct_flags, hook, identity_flags, scope, service_flags,
-        subject_flags,
+        DNS_PROXY, Port, Subject, backend_flags, config_flags, ct_flags, hook, identity_flags,
+        scope, service_flags, subject_flags,
     },
     decide::conntrack::State,
-    net::proto,
+    net::{port, proto},
     verdict::DropReason,
 };
 
@@ -305,7 +305,6 @@ fn build_entry<F: Family>() -> u32 {
     val.backend = choice.backend;
     val.generation = choice.generation;
     val.initiator_ifindex = initiator;
-    val.responder_ifindex = responder;
     // The stack drops what comes in to an address of its own from another such one.
     let own_backend = translated
         && subject::asked::<F>(&mut question.responder_is, &tuple.dst).flags & identity_flags::NODE
@@ -313,7 +312,12 @@ fn build_entry<F: Family>() -> u32 {
     let hairpin = translated && (tuple.dst == packet.src || (origin.host != 0 && own_backend));
     let has = |flag: u16| translated && choice.service_flags & flag as u32 != 0;
     let remote = choice.flags & backend_flags::LOCAL == 0;
+    // The proxy asks as the node: what is not judged before is not judged at all.
+    let proxied =
+        !hairpin && question.unresolved == 0 && is_proxied(packet, origin, tuple.dst_port);
+    val.responder_ifindex = if proxied { DNS_PROXY } else { responder };
     let masquerades = !hairpin
+        && !proxied
         && origin.host == 0
         && (has(service_flags::SNAT_ALWAYS)
             || (has(service_flags::SNAT_REMOTE) && outside && remote))
@@ -329,7 +333,8 @@ fn build_entry<F: Family>() -> u32 {
             (hairpin && origin.host == 0) || masquerades,
             ct_flags::REDIRECT,
         )
-        | flag(may_redirect(origin, responder), ct_flags::REDIRECT);
+        | flag(may_redirect(origin, responder), ct_flags::REDIRECT)
+        | flag(proxied, ct_flags::REDIRECT);
     if hairpin {
         tuple.src = packet.dst;
     }
@@ -388,6 +393,22 @@ fn may_redirect(origin: &Origin, responder_ifindex: u32) -> bool {
     }
     has_flag(responder_ifindex, subject_flags::REDIRECT)
         && (outside || has_flag(origin.ifindex, subject_flags::REDIRECT))
+}
+
+/// True for a query to a nameserver, of a pod whose queries go through the proxy.
+#[inline(always)]
+fn is_proxied<A>(packet: &Packet<A>, origin: &Origin, to: Port) -> bool {
+    if origin.hook != hook::FROM_POD as u32
+        || packet.kind != Kind::Ports
+        || to.number() != port::DNS
+        || (packet.proto != proto::UDP && packet.proto != proto::TCP)
+    {
+        return false;
+    }
+    match subject::by_device(origin.ifindex) {
+        Some(pod) => pod.flags & subject_flags::DNS != 0 && pod.dns_proxy != 0,
+        None => false,
+    }
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 //! As in [`super::create`], everything stands in the scratch room.
 
 use dataplane_common::{
-    abi::{Address, CtKey, CtVal, Port, ct_flags, subject_flags},
+    abi::{Address, CtKey, CtVal, DNS_PROXY, Port, ct_flags, subject_flags},
     decide::{
         balance::index,
         conntrack::{State, is_expired, timeout_secs},
@@ -166,6 +166,7 @@ fn take_next_backend<F: Family>() -> u32 {
     if scratch.val.flags & (ct_flags::DNAT | ct_flags::SNAT) != ct_flags::DNAT
         || scratch.choice.count < 2
         || scratch.val.denied != 0
+        || scratch.val.responder_ifindex == DNS_PROXY
         || !service::choose_next::<F>(&mut scratch.choice)
         || scratch.choice.addr == scratch.packet.src
     {

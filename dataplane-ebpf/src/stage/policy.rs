@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     abi::{
-        Address, CidrKey, CidrVal, CtVal, IdentityVal, PORT_SEARCH_STEPS, Port, PortBound,
-        PortSpan, RowKey, RowVal, RulesetVal, Subject, capacity, cidr_flags, config_flags,
-        ct_flags, identity_flags, peer, ruleset_flags, subject_state,
+        Address, CidrKey, CidrVal, CtVal, DNS_PROXY, IdentityVal, PORT_SEARCH_STEPS, Port,
+        PortBound, PortSpan, RowKey, RowVal, RulesetVal, Subject, capacity, cidr_flags,
+        config_flags, ct_flags, identity_flags, peer, ruleset_flags, subject_state,
     },
     decide::policy::{Decision, Terms},
     net::proto,
@@ -238,12 +238,15 @@ fn ask_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) ->
     if !outside {
         entry.initiator_ifindex = device_now::<F>(entry.initiator_ifindex, &entry.nat_src);
     }
-    entry.responder_ifindex = device_now::<F>(entry.responder_ifindex, &responder);
+    let device = device_now::<F>(entry.responder_ifindex, &responder);
+    if entry.responder_ifindex != DNS_PROXY {
+        entry.responder_ifindex = device;
+    }
     scratch.question = Question {
         initiator: entry.nat_src,
         responder,
         initiator_ifindex: if outside { 0 } else { entry.initiator_ifindex },
-        responder_ifindex: entry.responder_ifindex,
+        responder_ifindex: device,
         port,
         proto: packet.proto,
         host: (entry.flags & ct_flags::HOST != 0) as u8,

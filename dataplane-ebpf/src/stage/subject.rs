@@ -33,6 +33,16 @@ pub fn by_device(ifindex: u32) -> Option<&'static Subject> {
     OVERFLOW.find(&ifindex).map(|subject| &*subject)
 }
 
+/// The DNS proxy, for the pod behind a host-side device.
+#[inline(always)]
+pub fn dns_proxy(ifindex: u32) -> Option<&'static Subject> {
+    // 0 is the mark of an empty place.
+    match by_device(ifindex)?.dns_proxy {
+        0 => None,
+        proxy => by_device(proxy),
+    }
+}
+
 /// What an address is; unknown addresses are the world.
 #[inline(always)]
 pub fn identity<F: Family>(addr: &F::Addr) -> IdentityVal {

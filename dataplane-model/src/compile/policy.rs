@@ -51,6 +51,8 @@ pub(super) struct PodPolicy {
     pub(super) audited_ingress: u32,
     /// What `egress` were without audit, 0 if that is no other.
     pub(super) audited_egress: u32,
+    /// Domain names decide what it may reach.
+    pub(super) has_domains: bool,
 }
 
 /// Fills the policy maps but for the subjects.
@@ -60,7 +62,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     let active = selected.active();
     let identities = identities::number(compiler, &pods, &active);
     let snapshot = compiler.snapshot;
-    let blocks = selected.blocks();
+    let blocks = selected.blocks(snapshot);
     let tables = &mut compiler.desired.tables;
     tables.v4.identities = identities::table(snapshot, &pods, &identities, &blocks);
     tables.v6.identities = identities::table(snapshot, &pods, &identities, &blocks);
@@ -70,12 +72,17 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> PodPolicies<'a> {
     for (pod, concerning) in &selected.pods {
         let [ingress, egress] = &concerning.enforced;
         let [audited_ingress, audited_egress] = &concerning.audited;
+        let egress = rulesets.number(pod, Direction::Egress, egress);
+        let audited_egress = rulesets.number(pod, Direction::Egress, audited_egress);
         let policy = PodPolicy {
             identity: identities.of(&pod.key),
             ingress: rulesets.number(pod, Direction::Ingress, ingress),
-            egress: rulesets.number(pod, Direction::Egress, egress),
+            egress,
+            has_domains: [egress, audited_egress]
+                .iter()
+                .any(|&ruleset| rulesets.has_domains(ruleset)),
             audited_ingress: rulesets.number(pod, Direction::Ingress, audited_ingress),
-            audited_egress: rulesets.number(pod, Direction::Egress, audited_egress),
+            audited_egress,
         };
         policies.insert(&pod.key, policy);
     }
@@ -169,6 +176,18 @@ fn notices(compiler: &mut Compiler<'_>, selected: &Selected<'_>) {
         ),
         reason: "PolicyGone",
     }));
+    if !compiler.snapshot.node.has_dns_proxy {
+        let named = selected.rules().filter(|(_, of)| of.has_domains());
+        notices.extend(named.map(|(direction, of)| Notice {
+            object: of.policy.key().to_string(),
+            text: format!(
+                "{} rule {}: its domain names match nothing: the agent needs CAP_SYS_ADMIN for the DNS proxy",
+                direction.name(),
+                of.index + 1
+            ),
+            reason: "NoDnsProxy",
+        }));
+    }
     if !compiler.snapshot.pod_ranges().is_empty() {
         return;
     }

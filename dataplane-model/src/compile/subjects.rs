@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane_common::abi::{Subject, subject_flags, subject_state};
+use dataplane_common::abi::{DNS_PROXY, Subject, subject_flags, subject_state};
 
 use super::Compiler;
 use super::policy::PodPolicies;
@@ -13,8 +13,12 @@ use crate::tables::Family;
 pub(super) fn compile(compiler: &mut Compiler<'_>, policy: &PodPolicies<'_>) {
     let mask = compiler.ids.capacities().subjects.saturating_sub(1);
     let tables = &mut compiler.desired.tables;
+    let dns_proxy = dns_proxy(compiler.snapshot);
     for interface in compiler.snapshot.interfaces.values() {
-        let subject = subject(compiler.snapshot, interface, policy);
+        let mut subject = subject(compiler.snapshot, interface, policy);
+        if subject.state == subject_state::MANAGED {
+            subject.dns_proxy = dns_proxy;
+        }
         let place = tables
             .subjects
             .entry(interface.ifindex & mask)
@@ -22,6 +26,15 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, policy: &PodPolicies<'_>) {
         if place.ifindex != interface.ifindex {
             tables.subjects_overflow.insert(interface.ifindex, subject);
         }
+    }
+}
+
+fn dns_proxy(snapshot: &Snapshot) -> u32 {
+    let mut interfaces = snapshot.interfaces.values();
+    match interfaces.find(|interface| interface.is_dns_proxy) {
+        Some(interface) => interface.ifindex,
+        None if snapshot.node.has_dns_proxy => DNS_PROXY,
+        None => 0,
     }
 }
 
@@ -70,6 +83,7 @@ fn subject<'a>(
         ingress: numbers.ingress,
         audited_egress: numbers.audited_egress,
         audited_ingress: numbers.audited_ingress,
+        flags: base.flags | flag(numbers.has_domains, subject_flags::DNS),
         ..base
     }
 }

@@ -399,6 +399,10 @@ impl<'a> Flow<'a> {
             (Peer::Block { cidr, except }, _) => {
                 cidr.contains(&address) && !except.iter().any(|out| out.contains(&address))
             }
+            (Peer::Domain(pattern), _) => {
+                let mut domains = self.snapshot.domains.iter();
+                domains.any(|(name, known)| pattern.matches(name) && known.contains(&address))
+            }
             (Peer::Pods { namespaces, pods }, Other::Pod(pod)) => {
                 let in_namespace = match namespaces {
                     NamespaceScope::Own => Some(&pod.key.namespace) == namespace,

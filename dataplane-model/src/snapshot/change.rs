@@ -29,6 +29,8 @@ pub enum Change {
     ClusterPolicy(ClusterPolicyKey),
     /// A route.
     Route((RouteKind, ObjectKey), Option<Route>),
+    /// A domain name.
+    Domain(Text),
     /// A device.
     Interface(u32, Option<Interface>),
     /// A source has delivered its first list.
@@ -99,6 +101,8 @@ impl Snapshot {
             }
             Object::Route(route) => put(&mut self.routes, (route.kind, route.key.clone()), route)
                 .map(|(key, old)| Change::Route(key, old)),
+            Object::Domain(domain) => put(&mut self.domains, domain.name, domain.addresses)
+                .map(|(name, _)| Change::Domain(name)),
             Object::Interface(interface) => put(&mut self.interfaces, interface.ifindex, interface)
                 .map(|(ifindex, old)| Change::Interface(ifindex, old)),
         }
@@ -144,6 +148,10 @@ impl Snapshot {
                 let place = (kind, key);
                 let old = self.routes.remove(&place)?;
                 Change::Route(place, Some(old))
+            }
+            Key::Domain(name) => {
+                self.domains.remove(&name)?;
+                Change::Domain(name)
             }
             Key::Interface(ifindex) => {
                 let old = self.interfaces.remove(&ifindex)?;

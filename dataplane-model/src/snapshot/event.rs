@@ -1,8 +1,8 @@
 //! What sources say.
 
 use super::{
-    ClusterPolicy, ClusterPolicyKey, EndpointSlice, Interface, Namespace, NetworkPolicy, Node,
-    NodeConfig, ObjectKey, Pod, Route, RouteKind, Service, Text,
+    ClusterPolicy, ClusterPolicyKey, Domain, EndpointSlice, Interface, Namespace, NetworkPolicy,
+    Node, NodeConfig, ObjectKey, Pod, Route, RouteKind, Service, Text,
 };
 
 /// A change of one object, or the end of a source's first list.
@@ -37,6 +37,8 @@ pub enum Object {
     ClusterPolicy(ClusterPolicy),
     /// A route.
     Route(Route),
+    /// What a domain name resolves to.
+    Domain(Domain),
     /// The host-side device of a pod of this node.
     Interface(Interface),
 }
@@ -60,6 +62,8 @@ pub enum Key {
     ClusterPolicy(ClusterPolicyKey),
     /// A route.
     Route(RouteKind, ObjectKey),
+    /// A domain name.
+    Domain(Text),
     /// A device, by ifindex.
     Interface(u32),
 }
@@ -115,6 +119,7 @@ impl Object {
             Self::Policy(policy) => Key::Policy(policy.key.clone()),
             Self::ClusterPolicy(policy) => Key::ClusterPolicy(policy.key.clone()),
             Self::Route(route) => Key::Route(route.kind, route.key.clone()),
+            Self::Domain(domain) => Key::Domain(domain.name.clone()),
             Self::Interface(interface) => Key::Interface(interface.ifindex),
         })
     }

@@ -5,6 +5,7 @@
 //! NetworkPolicies stay for as long as there are pods in it.
 
 mod change;
+mod domain;
 mod ending;
 mod endpoints;
 mod event;
@@ -18,6 +19,7 @@ mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use dataplane_common::net::proto;
 use ipnet::IpNet;
 
 pub use change::Change;
+pub use domain::{Domain, DomainPattern};
 pub use ending::Before;
 pub use endpoints::{Endpoint, EndpointSlice, Place, SlicePort};
 pub use event::{Event, Key, Kind, Object};
@@ -146,6 +149,8 @@ pub struct Snapshot {
     pub cluster_policies: BTreeMap<ClusterPolicyKey, ClusterPolicy>,
     /// Routes, in the order of precedence of their kinds.
     pub routes: BTreeMap<(RouteKind, ObjectKey), Route>,
+    /// What domain names resolve to.
+    pub domains: BTreeMap<Text, BTreeSet<IpAddr>>,
     /// Host-side devices of this node's pods, by ifindex.
     pub interfaces: BTreeMap<u32, Interface>,
     /// Namespaces that end, and their NetworkPolicies that are gone before their pods.
@@ -220,6 +225,7 @@ impl Snapshot {
             audited: self.audited.clone(),
             policies: self.policies.clone(),
             cluster_policies: self.cluster_policies.clone(),
+            domains: self.domains.clone(),
             interfaces: self.interfaces.clone(),
             ending: self.ending.clone(),
             awaited: self.awaited.clone(),

@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub police_node_egress: bool,
     /// NetworkPolicies police what a pod sends to itself through a Service, too.
     pub police_hairpin: bool,
+    /// There is a DNS proxy, or there will be: queries that go through it wait for it.
+    pub has_dns_proxy: bool,
     /// Prefixes of pods' addresses in the whole cluster, as far as settings name them.
     pub pod_ranges: Vec<IpNet>,
     /// Its zone. Like `internal_ips` it is what its own [`Node`] says: [`super::Snapshot`] keeps it so.
@@ -119,6 +121,8 @@ pub struct Interface {
     pub pod: Option<PodRef>,
     /// Nothing passes until the pod is known.
     pub closed: bool,
+    /// It is the DNS proxy's, and no pod's.
+    pub is_dns_proxy: bool,
 }
 
 /// A pod that may not be known yet.

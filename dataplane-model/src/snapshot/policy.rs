@@ -6,7 +6,7 @@
 
 use ipnet::IpNet;
 
-use super::{ObjectKey, Protocol, Selector, Text};
+use super::{DomainPattern, ObjectKey, Protocol, Selector, Text};
 
 /// Whether a policy is in force (the annotation `sluice.dev/policy-mode`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,6 +72,9 @@ pub enum Peer {
     },
     /// Nodes by labels: the addresses that their objects name. NetworkPolicies have no such peer.
     Nodes(Selector),
+    /// What domain names resolve to, as far as their answers were seen. Only rules that accept what is
+    /// sent have such peers.
+    Domain(DomainPattern),
     /// Addresses, of pods too.
     Block {
         /// The block.

@@ -102,8 +102,37 @@ pub fn objects() -> impl Strategy<Value = Vec<Object>> {
     });
     let services = services::objects();
     let tiers = tiers::policies();
-    (namespaces, pods, policies, tiers, services, nodes())
-        .prop_map(move |(a, b, c, d, e, nodes)| distinct([a, b, c, d, e, nodes].concat()))
+    (
+        namespaces,
+        pods,
+        policies,
+        tiers,
+        services,
+        nodes(),
+        domains(),
+    )
+        .prop_map(move |(a, b, c, d, e, nodes, domains)| {
+            distinct([a, b, c, d, e, nodes, domains].concat())
+        })
+}
+
+/// Names with some addresses of nobody, of nodes and of pods.
+fn domains() -> impl Strategy<Value = Vec<Object>> {
+    let known = || {
+        let mut known = outside();
+        known.extend(pod_ips(1));
+        btree_set(select(known), 0..4)
+    };
+    let names = ["example.com", "www.example.com", "a.b.example.com"];
+    vec(option::of(known()), names.len()).prop_map(move |all| {
+        let named = names.into_iter().zip(all);
+        let domain = |(name, addresses): (&str, Option<BTreeSet<IpAddr>>)| {
+            let addresses = addresses?;
+            let name = name.into();
+            Some(Object::Domain(Domain { name, addresses }))
+        };
+        named.filter_map(domain).collect()
+    })
 }
 
 /// Both nodes, with labels or without; the ranges of their pods hold some of the pods, or are not

@@ -71,16 +71,23 @@ fn rule(egress: bool) -> impl Strategy<Value = TierRule> {
         cidr: net(cidr),
         except: Vec::new(),
     });
+    let domain = select(vec!["example.com", "*.example.com", "*.b.example.com"]);
+    let domain = domain.prop_map(|text| Peer::Domain(DomainPattern::parse(text).expect("a name")));
     let peer = if egress {
-        prop_oneof![4 => pods, 2 => nodes, 2 => network, 1 => peer()].boxed()
+        prop_oneof![4 => pods, 2 => nodes, 2 => network, 2 => domain, 1 => peer()].boxed()
     } else {
         pods.boxed()
     };
     let peers = prop_oneof![1 => Just(Peers::Any), 8 => vec(peer, 0..3).prop_map(Peers::Only)];
     let named = select(vec!["", "first"]);
-    (named, action, peers, ports()).prop_map(|(name, action, peers, ports)| TierRule {
-        name: name.into(),
-        action,
-        matches: Rule { peers, ports },
+    (named, action, peers, ports()).prop_map(|(name, action, peers, ports)| {
+        // The API has names in rules that accept only.
+        let domain = |peer: &Peer| matches!(peer, Peer::Domain(_));
+        let names = matches!(&peers, Peers::Only(peers) if peers.iter().any(domain));
+        TierRule {
+            name: name.into(),
+            action: if names { RuleAction::Accept } else { action },
+            matches: Rule { peers, ports },
+        }
     })
 }

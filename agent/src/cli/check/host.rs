@@ -86,7 +86,7 @@ fn capabilities(status: &str) -> Finding {
     if mask & 1 << SYS_ADMIN == 0 {
         return Finding::note(
             "capabilities",
-            "all that are needed; without SYS_ADMIN pods on a bridge are found by their neighbour entries only (enterPodNamespaces)",
+            "all that are needed; without SYS_ADMIN pods on a bridge are found by their neighbour entries only (enterPodNamespaces), and domain names of rules match nothing (domainNames)",
         );
     }
     Finding::ok("capabilities", "all that are needed")

@@ -1,8 +1,8 @@
 //! Policies of the tiers.
 
 use dataplane_model::snapshot::{
-    ClusterPolicy, ClusterPolicyKey, ClusterPolicyKind, NamespaceScope, Peer, Peers, PortMatch,
-    PortRange, Ports, RuleAction, Selector, Tier, TierRule,
+    ClusterPolicy, ClusterPolicyKey, ClusterPolicyKind, DomainPattern, NamespaceScope, Peer, Peers,
+    PortMatch, PortRange, Ports, RuleAction, Selector, Tier, TierRule,
 };
 
 use super::*;
@@ -229,16 +229,26 @@ fn an_unknown_action_denies() {
 }
 
 #[test]
-fn domain_names_match_nothing_yet() {
+fn domain_names_are_for_rules_that_accept() {
     let world = cluster(
         "Admin",
-        "egress: [{action: Accept, to: [{domainNames: [example.com]}, {networks: [10.0.0.0/8]}]}]",
+        "egress: [{action: Accept, to: [{domainNames: ['*.Example.com.', b.example.com]}]}]",
     );
+    let domain = |text: &str| Peer::Domain(DomainPattern::parse(text).unwrap());
     assert_eq!(
-        world.problem(),
-        "spec.egress[0].to[0].domainNames: not supported yet (this peer matches nothing)"
+        rules(&world)[0].matches.peers,
+        Peers::Only(vec![domain("*.example.com"), domain("b.example.com")])
     );
-    assert!(matches!(&rules(&world)[0].matches.peers, Peers::Only(peers) if peers.len() == 1));
+    let world = cluster(
+        "Admin",
+        "egress: [{action: Accept, to: [{domainNames: [a.*.com]}, {networks: [10.0.0.0/8]}]}]",
+    );
+    let problem = world.problem();
+    assert!(
+        problem.starts_with("spec.egress[0].to[0].domainNames[0]: \"a.*.com\" is not"),
+        "{problem}"
+    );
+    assert_eq!(rules(&world)[0].matches.peers, Peers::Only(Vec::new()));
     let world = cluster(
         "Admin",
         "egress: [{action: Deny, to: [{domainNames: [example.com]}]}]",

@@ -146,12 +146,16 @@ pub(super) fn decode<A: Address>(
 }
 
 fn socket<A: Address>(address: A, port: Port) -> SocketAddr {
+    SocketAddr::new(ip(address), port.number())
+}
+
+/// An address of either family.
+pub(super) fn ip<A: Address>(address: A) -> IpAddr {
     let mapped: Addr6 = address.to_mapped();
-    let ip = match (A::BITS, mapped.mapped4()) {
+    match (A::BITS, mapped.mapped4()) {
         (32, Some(v4)) => IpAddr::V4(v4.into()),
         _ => IpAddr::V6(mapped.into()),
-    };
-    SocketAddr::new(ip, port.number())
+    }
 }
 
 fn protocol(number: u8) -> String {

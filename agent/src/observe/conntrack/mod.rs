@@ -1,5 +1,6 @@
 //! Tracked flows: listing them, and removing those that are over.
 
+mod in_use;
 mod list;
 mod sweep;
 
@@ -10,6 +11,7 @@ use dataplane_common::{
 
 use crate::bpf::{Error, Maps, Table};
 
+pub use in_use::InUse;
 pub use list::{Flow, FlowState, list};
 pub use sweep::{Census, Sweep, Sweeper};
 

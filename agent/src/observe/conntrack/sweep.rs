@@ -10,8 +10,11 @@ use std::{
 };
 
 use dataplane_common::abi::{Abi, Addr4, Addr6, Address, CtKey, CtVal, capacity, ct_flags, name};
+use dataplane_common::decide::conntrack::State;
 
-use super::{Family, Flows, belongs, front_key, is_front, is_over, other_tuple};
+use super::in_use::{self, InUse};
+use super::list::ip;
+use super::{Family, Flows, belongs, front_key, initiator_tuple, is_front, is_over, other_tuple};
 use crate::bpf::{Error, Jiffies, Maps, Pass, Table};
 use crate::metrics::{FAMILIES, Metrics};
 
@@ -41,6 +44,8 @@ pub struct Sweeper {
     v6: Side<Addr6>,
     half_open: Table<u32, u32>,
     counts: BTreeMap<u32, u32>,
+    in_use: Arc<InUse>,
+    pass: in_use::Pass,
     jiffies: Jiffies,
     hz: u32,
 }
@@ -70,6 +75,8 @@ impl Sweeper {
             v6: Side::new(maps)?,
             half_open: maps.table(name::HALF_OPEN)?,
             counts: BTreeMap::new(),
+            in_use: Arc::default(),
+            pass: in_use::Pass::default(),
             jiffies: Jiffies::new().map_err(clock_error)?,
             hz,
         })
@@ -78,6 +85,11 @@ impl Sweeper {
     /// Where the passes leave their counts.
     pub fn census(&self) -> Arc<Census> {
         Arc::clone(&self.census)
+    }
+
+    /// Who may ask which addresses flows lead to.
+    pub fn in_use(&self) -> Arc<InUse> {
+        Arc::clone(&self.in_use)
     }
 
     /// Sweeps until the task is dropped. A table that cannot be read is tried again.
@@ -143,6 +155,7 @@ impl Sweeper {
             self.v4.tally.tell(0, &self.census, &self.metrics);
             self.v6.tally.tell(1, &self.census, &self.metrics);
             let counted = self.write_half_open();
+            self.in_use.end(std::mem::take(&mut self.pass));
             self.begin();
             counted?;
             sweep.pass_ended = true;
@@ -152,9 +165,9 @@ impl Sweeper {
 
     fn slice(&mut self, clock: Clock, size: usize) -> Result<Sweep, Error> {
         if self.v4.ended {
-            self.v6.slice(clock, size, &mut self.counts)
+            self.v6.slice(clock, size, &mut self.counts, &mut self.pass)
         } else {
-            self.v4.slice(clock, size, &mut self.counts)
+            self.v4.slice(clock, size, &mut self.counts, &mut self.pass)
         }
     }
 
@@ -162,6 +175,7 @@ impl Sweeper {
         self.v4.begin();
         self.v6.begin();
         self.counts.clear();
+        self.pass = self.in_use.begin();
     }
 
     /// Writes the counts of the pass where the programs' own have gone astray. What they count
@@ -233,6 +247,7 @@ where
         clock: Clock,
         size: usize,
         counts: &mut BTreeMap<u32, u32>,
+        pass: &mut in_use::Pass,
     ) -> Result<Sweep, Error> {
         let began = Instant::now();
         let mut sweep = Sweep::default();
@@ -248,6 +263,9 @@ where
                 self.sweep_main(&key, clock)?
             } else {
                 count(&value, counts);
+                if pass.looks() && is_in_use(&value) {
+                    pass.meet(ip(initiator_tuple(&key, &value).dst));
+                }
                 0
             };
         }
@@ -298,6 +316,14 @@ where
             _ => Ok(0),
         }
     }
+}
+
+/// True for a flow that may need what is asked about: a pod of this node began it, it was not refused, and it has
+/// not ended.
+fn is_in_use<A>(value: &CtVal<A>) -> bool {
+    let state = State::from_number(value.state);
+    let of_pod = value.initiator_ifindex != 0 && value.flags & ct_flags::OUTSIDE == 0;
+    of_pod && value.denied == 0 && !matches!(state, State::TimeWait | State::Reset)
 }
 
 /// Counts a half-open flow for the initiator's pod and for the node.

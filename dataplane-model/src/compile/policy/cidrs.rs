@@ -10,6 +10,7 @@ use super::Fingerprint;
 use super::state::{Block, CidrSet, PolicyState};
 use crate::compile::Compiler;
 use crate::ids::{IdKind, fingerprint};
+use crate::snapshot::DomainPattern;
 use crate::tables::Family;
 
 /// A prefix of one family: an address with its host bits cleared, and a length.
@@ -19,6 +20,11 @@ type Prefix<A> = (A, u32);
 pub(super) fn block_print(cidr: &IpNet, except: &[IpNet]) -> Fingerprint {
     let except: BTreeSet<_> = except.iter().map(IpNet::trunc).collect();
     fingerprint(&(cidr.trunc(), except))
+}
+
+/// What stands for the addresses of domain names.
+pub(super) fn domain_print(pattern: &DomainPattern) -> Fingerprint {
+    fingerprint(&("domain", pattern))
 }
 
 /// One family's prefix map for the blocks of a state, and for the ranges of pods.
@@ -34,16 +40,14 @@ pub(super) fn table<A: Family>(
     let mut by_prefix: HashMap<Prefix<A>, Vec<Placed<A>>> = HashMap::new();
     let mut prefixes = BTreeSet::new();
     for (&print, block) in &state.blocks {
-        let Some(own) = prefix::<A>(&block.cidr) else {
-            continue;
-        };
         let except: Vec<_> = block.except.iter().filter_map(prefix::<A>).collect();
-        prefixes.insert(own);
-        prefixes.extend(except.iter().copied());
-        by_prefix
-            .entry(own)
-            .or_default()
-            .push(Placed { print, except });
+        for own in block.cidrs.iter().filter_map(prefix::<A>) {
+            prefixes.insert(own);
+            prefixes.extend(except.iter().copied());
+            let except = except.clone();
+            let placed = by_prefix.entry(own).or_default();
+            placed.push(Placed { print, except });
+        }
     }
     let ranges: BTreeSet<Prefix<A>> = state.pod_ranges.iter().filter_map(prefix::<A>).collect();
     let range_lengths: BTreeSet<u32> = ranges.iter().map(|&(_, length)| length).collect();
@@ -83,7 +87,8 @@ impl<A: Family> Held<A> {
     pub(super) fn by(blocks: &BTreeMap<Fingerprint, Block>) -> Self {
         let blocks: HashSet<Prefix<A>> = blocks
             .values()
-            .filter_map(|block| prefix(&block.cidr))
+            .flat_map(|block| &block.cidrs)
+            .filter_map(prefix)
             .collect();
         let lengths = blocks.iter().map(|&(_, length)| length).collect();
         Self { blocks, lengths }

@@ -7,7 +7,7 @@ use dataplane_common::abi::{
     Claim, PortBound, PortSpan, RowVal, RulesetVal, action, peer, ruleset_flags,
 };
 
-use super::cidrs::block_print;
+use super::cidrs::{block_print, domain_print};
 use super::ports::{Classes, RulePorts, classes};
 use super::selected::{Policy, PolicyKey, RuleOf, Selecting, listed, names};
 use super::state::{ClassedRule, PortName, Ruleset, Unknown, nodes_print, selector_print};
@@ -72,6 +72,12 @@ impl<'c, 'a> Rulesets<'c, 'a> {
         number
     }
 
+    /// True if a rule of a ruleset has domain names.
+    pub(super) fn has_domains(&self, number: u32) -> bool {
+        let ruleset = self.numbers.get(&number);
+        ruleset.is_some_and(|ruleset| ruleset.has_domains)
+    }
+
     /// All rulesets by number.
     pub(super) fn finish(self) -> BTreeMap<u32, Arc<Ruleset>> {
         self.numbers
@@ -122,6 +128,7 @@ impl<'c, 'a> Rulesets<'c, 'a> {
         let number = self.compiler.ids.id(IdKind::Ruleset, &content, describe)?;
         let ruleset = Ruleset {
             isolates: policies.iter().any(|policy| policy.tier().is_none()),
+            has_domains: rules.iter().any(RuleOf::has_domains),
             rules: classed,
         };
         let value = self.value(&ruleset, &classes)?;
@@ -150,6 +157,9 @@ impl<'c, 'a> Rulesets<'c, 'a> {
                 }
                 Peer::Block { cidr, except } => {
                     blocks.insert(block_print(cidr, except));
+                }
+                Peer::Domain(pattern) => {
+                    blocks.insert(domain_print(pattern));
                 }
             }
         }

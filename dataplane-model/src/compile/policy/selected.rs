@@ -1,6 +1,6 @@
 //! Which policies concern which pods of this node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use super::selectors::SelectorIndex;
@@ -122,6 +122,12 @@ impl RuleOf<'_> {
         self.action != RuleAction::Accept && (by_name || listed(self.rule).iter().any(is_pods))
     }
 
+    /// True if it has domain names.
+    pub(super) fn has_domains(&self) -> bool {
+        let domain = |peer: &Peer| matches!(peer, Peer::Domain(_));
+        listed(self.rule).iter().any(domain)
+    }
+
     /// The same for nodes.
     pub(super) fn denies_nodes(&self) -> bool {
         let nodes = |peer: &Peer| matches!(peer, Peer::Nodes(_));
@@ -226,7 +232,7 @@ impl<'a> Selected<'a> {
                         active.insert(of.policy.namespace(), namespaces, pods);
                     }
                     Peer::Nodes(nodes) => active.insert_nodes(nodes),
-                    Peer::Block { .. } => {}
+                    Peer::Block { .. } | Peer::Domain(_) => {}
                 }
             }
             if direction == Direction::Egress {
@@ -236,16 +242,34 @@ impl<'a> Selected<'a> {
         active
     }
 
-    /// Blocks of addresses in force.
-    pub(super) fn blocks(&self) -> BTreeMap<Fingerprint, Block> {
+    /// Blocks of addresses in force, and the addresses of domain names.
+    pub(super) fn blocks(&self, snapshot: &Snapshot) -> BTreeMap<Fingerprint, Block> {
         let mut blocks = BTreeMap::new();
         for peer in self.rules().flat_map(|(_, of)| listed(of.rule)) {
-            if let Peer::Block { cidr, except } = peer {
-                let block = Block {
-                    cidr: cidr.trunc(),
-                    except: except.clone(),
-                };
-                blocks.insert(cidrs::block_print(cidr, except), block);
+            match peer {
+                Peer::Block { cidr, except } => {
+                    let block = Block {
+                        cidrs: BTreeSet::from([cidr.trunc()]),
+                        except: except.clone(),
+                        domain: None,
+                    };
+                    blocks.insert(cidrs::block_print(cidr, except), block);
+                }
+                Peer::Domain(pattern) => {
+                    let domains = snapshot.domains.iter();
+                    let named = domains.filter(|(name, _)| pattern.matches(name));
+                    let block = || Block {
+                        cidrs: named
+                            .flat_map(|(_, ips)| ips)
+                            .map(|&ip| ip.into())
+                            .collect(),
+                        except: Vec::new(),
+                        domain: Some(pattern.clone()),
+                    };
+                    let print = cidrs::domain_print(pattern);
+                    blocks.entry(print).or_insert_with(block);
+                }
+                Peer::Pods { .. } | Peer::Nodes(_) => {}
             }
         }
         blocks

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::Fingerprint;
 use crate::ids::fingerprint;
-use crate::snapshot::{NamespaceScope, Protocol, Selector, Text};
+use crate::snapshot::{DomainPattern, NamespaceScope, Protocol, Selector, Text};
 
 /// What the numbers of the policy maps mean.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -44,6 +44,8 @@ pub(super) struct Active {
 pub(super) struct Ruleset {
     /// NetworkPolicies isolate its pods.
     pub(super) isolates: bool,
+    /// Some rule has domain names.
+    pub(super) has_domains: bool,
     pub(super) rules: Vec<ClassedRule>,
 }
 
@@ -94,16 +96,23 @@ pub(super) struct CidrSet {
     pub(super) blocks: Vec<Fingerprint>,
 }
 
-/// A block of addresses.
+/// A block of addresses, or the addresses of domain names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Block {
-    pub(super) cidr: IpNet,
+    pub(super) cidrs: BTreeSet<IpNet>,
     pub(super) except: Vec<IpNet>,
+    /// The names.
+    pub(super) domain: Option<DomainPattern>,
 }
 
 impl fmt::Display for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.cidr.fmt(f)?;
+        if let Some(domain) = &self.domain {
+            return domain.fmt(f);
+        }
+        for cidr in &self.cidrs {
+            cidr.fmt(f)?;
+        }
         for (index, except) in self.except.iter().enumerate() {
             write!(f, "{}{except}", if index == 0 { " except " } else { " " })?;
         }
@@ -192,6 +201,23 @@ impl PolicyState {
         a.namespace == b.namespace && keeps(&a, &other.active, &b) && keeps(&b, &self.active, &a)
     }
 
+    /// The blocks of both: a domain name has the addresses of both.
+    fn joined_blocks(&self, other: &PolicyState) -> BTreeMap<Fingerprint, Block> {
+        let mut blocks = self.blocks.clone();
+        for (&print, block) in &other.blocks {
+            let known = blocks.entry(print).or_insert_with(|| block.clone());
+            known.cidrs.extend(&block.cidrs);
+        }
+        blocks
+    }
+
+    /// Domain names that rules in force ask for.
+    pub fn domains(&self) -> impl Iterator<Item = &DomainPattern> {
+        self.blocks
+            .values()
+            .filter_map(|block| block.domain.as_ref())
+    }
+
     /// Everything of both.
     pub(super) fn joined(&self, other: &PolicyState) -> PolicyState {
         fn join<K: Ord + Copy, T: Clone>(a: &BTreeMap<K, T>, b: &BTreeMap<K, T>) -> BTreeMap<K, T> {
@@ -204,7 +230,7 @@ impl PolicyState {
             rulesets: join(&self.rulesets, &other.rulesets),
             identities: join(&self.identities, &other.identities),
             sets: join(&self.sets, &other.sets),
-            blocks: join(&self.blocks, &other.blocks),
+            blocks: self.joined_blocks(other),
             pod_ranges: &self.pod_ranges | &other.pod_ranges,
             active: Arc::new(Active {
                 selectors: join(&self.active.selectors, &other.active.selectors),

@@ -75,6 +75,7 @@ impl Dependents {
             | Change::Namespace(_)
             | Change::Policy(_)
             | Change::ClusterPolicy(_)
+            | Change::Domain(_)
             | Change::InSync(_) => {}
         }
     }

@@ -1,3 +1,4 @@
+use dataplane_common::abi::{DNS_PROXY, subject_flags};
 use dataplane_common::net::proto;
 
 use super::*;
@@ -271,4 +272,48 @@ fn pods_of_the_hosts_network_are_neither_subjects_nor_peers() {
     let desired = compiled(objects.into_iter().chain([Object::Pod(host)]));
     assert!(allows(&desired, "192.168.0.2", "10.0.0.1"));
     assert!(allows(&desired, "10.0.0.1", "192.168.0.2"));
+}
+
+#[test]
+fn a_domain_name_is_what_it_resolved_to_and_its_pods_ask_through_the_proxy() {
+    let names = || vec![Peer::Domain(DomainPattern::parse("*.example.com").unwrap())];
+    let rules = || vec![rule(Accept, names()), rule(Deny, network("0.0.0.0/0"))];
+    let domain = |name: &str, address: &str| {
+        Object::Domain(Domain {
+            name: name.into(),
+            addresses: [ip(address)].into(),
+        })
+    };
+    let named = shop([
+        policy("a", Tier::Admin, vec![], rules()),
+        domain("www.example.com", "203.0.113.1"),
+        domain("example.com", "203.0.113.2"),
+    ]);
+    let proxy = Object::Interface(Interface {
+        ifindex: 20,
+        is_dns_proxy: true,
+        ..Interface::default()
+    });
+    let desired = compiled(named.clone().into_iter().chain([proxy.clone()]));
+    assert!(allows(&desired, "10.0.0.1", "203.0.113.1"));
+    assert!(!allows(&desired, "10.0.0.1", "203.0.113.2"));
+    let wanted: Vec<_> = desired.policy.domains().map(ToString::to_string).collect();
+    assert_eq!(wanted, ["*.example.com"]);
+    let asks = |desired: &Desired| {
+        let subject = eval::subject(&desired.tables, 10).unwrap();
+        (subject.flags & subject_flags::DNS != 0, subject.dns_proxy)
+    };
+    assert_eq!(asks(&desired), (true, 20));
+    let alone = compiled(named.clone());
+    assert_eq!(asks(&alone), (true, 0));
+    let reasons: Vec<_> = alone.notices.iter().map(|notice| notice.reason).collect();
+    assert_eq!(reasons, ["NoDnsProxy"]);
+    let awaited = Object::Config(NodeConfig {
+        has_dns_proxy: true,
+        ..snapshot([]).node
+    });
+    let waits = compiled(named.into_iter().chain([awaited]));
+    assert_eq!(asks(&waits), (true, DNS_PROXY));
+    assert_eq!(waits.notices, []);
+    assert_eq!(asks(&compiled(shop([proxy]))), (false, 20));
 }
