@@ -42,30 +42,80 @@ fn main() {
     );
     println!("state and snapshot     {:>9} KiB", resident() - before);
 
-    let mut times = Vec::new();
-    for round in 0..CHANGES {
-        let change = Object::Slice(slice(round % services, endpoints, 1 + round / services));
-        let start = Instant::now();
-        state.fold(Event::Apply(change));
-        let outcome = state.reconcile(&mut NoMaps);
-        times.push(start.elapsed());
-        assert!(outcome.errors.is_empty() && outcome.operations > 0);
+    if services > 0 {
+        time("one endpoint changed", CHANGES, &mut state, |round| {
+            let slice = slice(round % services, endpoints, 1 + round / services);
+            vec![Object::Slice(slice)]
+        });
     }
-    times.sort_unstable();
-    let at = |percent: usize| millis(times[(times.len() - 1) * percent / 100]);
-    println!(
-        "one endpoint changed   {:>9} ms p50  {} ms p99",
-        at(50),
-        at(99)
-    );
     if policies > 0 {
-        let start = Instant::now();
-        state.fold(Event::Apply(Object::Policy(policy(0, 9090))));
-        state.reconcile(&mut NoMaps);
-        println!("one policy changed     {:>9} ms", millis(start.elapsed()));
+        policy_changes(&mut state, pods);
     }
     for map in MapId::ALL {
         println!("{:16} {}", map.name(), state.used(map));
+    }
+}
+
+/// Times single changes of what policy depends on.
+fn policy_changes(state: &mut Reconciler, pods: usize) {
+    let count = CHANGES / 10;
+    time("one policy changed", count, state, |round| {
+        vec![Object::Policy(policy(0, 9090 + (round % 2) as u16))]
+    });
+    time("labels of a namespace", count, state, |round| {
+        let team = format!("team{}", round % 2);
+        vec![Object::Namespace(Namespace {
+            name: namespace(0).into(),
+            labels: [("team".into(), team.into())].into(),
+            ..Namespace::default()
+        })]
+    });
+    if pods == 0 {
+        return;
+    }
+    time("labels of a pod", count, state, |round| {
+        let labels = app(round + 1);
+        vec![Object::Pod(Pod { labels, ..pod(0) })]
+    });
+    time("a new pod elsewhere", count, state, |round| {
+        let node = Some("node1".into());
+        let pod = pod(pods + round);
+        vec![Object::Pod(Pod { node, ..pod })]
+    });
+    time("a new pod here", count, state, |round| {
+        let index = pods + count + round;
+        vec![Object::Interface(device(index)), Object::Pod(pod(index))]
+    });
+}
+
+/// Times rounds that each begin with some changes.
+fn time(
+    what: &str,
+    count: usize,
+    state: &mut Reconciler,
+    mut changes: impl FnMut(usize) -> Vec<Object>,
+) {
+    let mut times = Vec::new();
+    for round in 0..count {
+        let changes = changes(round);
+        let start = Instant::now();
+        for change in changes {
+            state.fold(Event::Apply(change));
+        }
+        let outcome = state.reconcile(&mut NoMaps);
+        times.push(start.elapsed());
+        assert!(outcome.errors.is_empty() && outcome.refused.is_none());
+    }
+    times.sort_unstable();
+    let at = |percent: usize| millis(times[(times.len() - 1) * percent / 100]);
+    println!("{what:22} {:>9} ms p50  {} ms p99", at(50), at(99));
+}
+
+fn device(index: usize) -> Interface {
+    Interface {
+        ifindex: index as u32 + 10,
+        addresses: vec![pod_ip(index)],
+        ..Interface::default()
     }
 }
 
@@ -109,11 +159,7 @@ fn cluster(services: usize, endpoints: usize, policies: usize, pods: usize) -> S
     }
     for index in 0..pods {
         add(Object::Pod(pod(index)));
-        add(Object::Interface(Interface {
-            ifindex: index as u32 + 10,
-            addresses: vec![pod_ip(index)],
-            ..Interface::default()
-        }));
+        add(Object::Interface(device(index)));
     }
     (0..services).for_each(|index| {
         add(Object::Service(service(index)));

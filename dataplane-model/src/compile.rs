@@ -18,7 +18,7 @@ use crate::ids::IdTable;
 use crate::snapshot::Snapshot;
 use crate::store::NoMaps;
 use crate::tables::Tables;
-pub use policy::PolicyState;
+pub use policy::{PolicyMemo, PolicyState};
 pub use services::{Presence, Round, ServiceNames, Services, Sided};
 
 /// What the maps should hold.
@@ -71,7 +71,7 @@ pub fn compile(snapshot: &Snapshot, ids: &mut IdTable) -> Result<Desired, Vec<Ca
         errors.dedup();
         return Err(errors);
     }
-    let mut desired = compile_policy(snapshot, ids)?;
+    let mut desired = compile_policy(snapshot, ids, &mut PolicyMemo::default())?;
     services.fill(ids, &mut desired.tables);
     desired.notices.extend(services.notices());
     desired.notices.sort_unstable();
@@ -79,7 +79,8 @@ pub fn compile(snapshot: &Snapshot, ids: &mut IdTable) -> Result<Desired, Vec<Ca
     Ok(desired)
 }
 
-/// Compiles what pods, namespaces, policies and devices ask for.
+/// Compiles what pods, namespaces, policies and devices ask for, from what earlier compiles of the same
+/// numbers found out.
 ///
 /// # Errors
 ///
@@ -88,7 +89,10 @@ pub fn compile(snapshot: &Snapshot, ids: &mut IdTable) -> Result<Desired, Vec<Ca
 pub fn compile_policy(
     snapshot: &Snapshot,
     ids: &mut IdTable,
+    memo: &mut PolicyMemo,
 ) -> Result<Desired, Vec<CapacityError>> {
+    // What was found out before an error may have numbers that it is not to keep.
+    let mut known = std::mem::take(memo);
     ids.begin();
     let mut compiler = Compiler {
         snapshot,
@@ -99,9 +103,14 @@ pub fn compile_policy(
         },
         errors: Vec::new(),
     };
-    let policy = policy::compile(&mut compiler);
+    let policy = policy::compile(&mut compiler, &mut known);
     subjects::compile(&mut compiler, &policy);
-    compiler.finish()
+    let desired = compiler.finish(&policy, &known)?;
+    // Without policies there is little to find out, and pods may be many.
+    if !snapshot.policies.is_empty() || !snapshot.cluster_policies.is_empty() {
+        *memo = known;
+    }
+    Ok(desired)
 }
 
 /// A compile under way.
@@ -112,16 +121,20 @@ struct Compiler<'a> {
     errors: Vec<CapacityError>,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
     /// The value, or `None` after noting why there is none.
     fn note<T>(&mut self, result: Result<T, CapacityError>) -> Option<T> {
         result.map_err(|error| self.errors.push(error)).ok()
     }
 
-    fn finish(mut self) -> Result<Desired, Vec<CapacityError>> {
+    fn finish(
+        mut self,
+        policies: &policy::PodPolicies<'a>,
+        memo: &PolicyMemo,
+    ) -> Result<Desired, Vec<CapacityError>> {
         if self.errors.is_empty() {
             self.desired.tables.ids = self.ids.in_use();
-            policy::transition(&mut self);
+            policy::transition(&mut self, policies, memo);
             let tables = &self.desired.tables;
             let mut ids = self.ids.in_use();
             ids.retain(|key, _| !tables.ids.contains_key(key));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dataplane_common::decide::policy::Decision;
 
 use crate::capacity::CapacityError;
-use crate::compile::compile_policy;
+use crate::compile::{PolicyMemo, compile_policy};
 use crate::eval::{self, Packet};
 use crate::ids::{IdKind, IdTable};
 use crate::oracle::{Asked, Flow};
@@ -137,7 +137,7 @@ fn end(
     };
     let view = view(snapshot, pod, [packet.src, packet.dst]);
     let mut ids = IdTable::default();
-    let compiled = compile_policy(&view, &mut ids)?;
+    let compiled = compile_policy(&view, &mut ids, &mut PolicyMemo::default())?;
     let end = |mode| {
         let judged = eval::judge_with(&compiled.tables, packet, (&view.node).into(), mode);
         let decision = judged.and_then(|judged| match direction {

@@ -172,21 +172,33 @@ impl IdTable {
         content: &(impl Hash + ?Sized),
         name: impl FnOnce() -> String,
     ) -> Result<u32, CapacityError> {
-        let id = self.span(kind, content, 1)?;
-        self.names
-            .entry((kind, id))
-            .or_insert_with(|| name().into());
+        self.id_of(key(kind, content), name)
+    }
+
+    /// The number of the thing with this key, a new one if it has none.
+    pub(crate) fn id_of(
+        &mut self,
+        key: IdKey,
+        name: impl FnOnce() -> String,
+    ) -> Result<u32, CapacityError> {
+        let id = self.span_of(key, 1)?;
+        if let Some(kind) = IdKind::from_number(key.kind) {
+            let of = self.names.entry((kind, id));
+            of.or_insert_with(|| name().into());
+        }
         Ok(id)
     }
 
-    /// The first of `count` successive numbers for the thing with this content.
-    pub(crate) fn span(
-        &mut self,
-        kind: IdKind,
-        content: &(impl Hash + ?Sized),
-        count: u32,
-    ) -> Result<u32, CapacityError> {
-        let key = key(kind, content);
+    /// Keeps the number of a thing that an earlier compile asked for. False if it has it no more.
+    pub(crate) fn keep(&mut self, key: &IdKey, id: u32) -> bool {
+        let entry = self.entries.get_mut(key);
+        let entry = entry.filter(|entry| entry.val.id == id);
+        entry.map(|entry| entry.round = self.round).is_some()
+    }
+
+    /// The first of `count` successive numbers for the thing with this key.
+    pub(crate) fn span_of(&mut self, key: IdKey, count: u32) -> Result<u32, CapacityError> {
+        let kind = IdKind::from_number(key.kind).unwrap_or(IdKind::PortSpan);
         if let Some(entry) = self
             .entries
             .get_mut(&key)

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use dataplane_common::abi::Subject;
 
-use crate::compile::{Desired, Notice, Round, Services, compile_policy};
+use crate::compile::{Desired, Notice, PolicyMemo, Round, Services, compile_policy};
 use crate::eval;
 use crate::gone::Gone;
 use crate::ids::IdTable;
 use crate::plan::Plan;
-use crate::snapshot::{Event, Snapshot};
+use crate::snapshot::{Change, Event, Snapshot};
 use crate::store::{MapStore, Written};
 use crate::tables::{MapId, Tables};
 
 /// The state of the cluster as it is known, and of the maps as they were written.
 ///
-/// Services are kept one by one ([`Services`]). Policy is compiled as a whole, when something that it
-/// depends on changed. Either goes on when the other cannot.
+/// Services are kept one by one ([`Services`]). Policy is compiled when something that it depends on
+/// changed, from what earlier compiles found out ([`PolicyMemo`]). Either goes on when the other cannot.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
     snapshot: Snapshot,
@@ -24,6 +24,7 @@ pub struct Reconciler {
     services: Services,
     written: Written,
     policy: Arc<Desired>,
+    policy_memo: PolicyMemo,
     policy_changed: bool,
     /// Policy as it is does not fit.
     policy_refused: Option<Refusal>,
@@ -80,6 +81,7 @@ impl Reconciler {
             services,
             written,
             policy: Arc::default(),
+            policy_memo: PolicyMemo::default(),
             policy_changed: true,
             policy_refused: None,
             is_new: true,
@@ -94,6 +96,9 @@ impl Reconciler {
         if change.concerns_policy() {
             self.policy_changed = true;
             self.policy_refused = None;
+        }
+        if let Change::Pod(key, _) = &change {
+            self.policy_memo.pod_changed(key.clone());
         }
         self.services.note(&self.snapshot, &change);
         true
@@ -147,7 +152,9 @@ impl Reconciler {
             return None;
         }
         self.policy_refused = None;
-        let plan = compile_policy(&self.snapshot, &mut self.ids).and_then(|desired| {
+        let memo = &mut self.policy_memo;
+        let desired = compile_policy(&self.snapshot, &mut self.ids, memo);
+        let plan = desired.and_then(|desired| {
             let plan = Plan::new(&desired, &self.written, &self.ids)?;
             self.policy = Arc::new(desired);
             Ok(plan)

@@ -8,7 +8,8 @@ use super::protocol::Policy;
 
 /// All policies, in the order of tiers: Admin, NetworkPolicies, Baseline.
 pub(super) fn policies(snapshot: &Snapshot) -> Vec<Policy> {
-    let mut tiers: Vec<&ClusterPolicy> = snapshot.cluster_policies.values().collect();
+    let tiers = snapshot.cluster_policies.values();
+    let mut tiers: Vec<&ClusterPolicy> = tiers.map(|policy| &**policy).collect();
     tiers.sort_by_key(|policy| (policy.tier, policy.priority, &policy.key));
     let last_admin = tiers.partition_point(|policy| policy.tier == Tier::Admin);
     let (admin, baseline) = tiers.split_at(last_admin);

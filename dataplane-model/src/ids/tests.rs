@@ -85,11 +85,14 @@ fn numbers_go_on_after_a_restart() {
     let numbers: Vec<_> = ["a", "b", "c"]
         .map(|name| id(&mut before, IdKind::Identity, name))
         .into();
-    let block = before.span(IdKind::PortSpan, "block", 3).unwrap();
+    let block = before.span_of(key(IdKind::PortSpan, "block"), 3).unwrap();
     let mut after = table();
     after.restore(before.in_use());
     after.begin();
-    assert_eq!(after.span(IdKind::PortSpan, "block", 3).unwrap(), block);
+    assert_eq!(
+        after.span_of(key(IdKind::PortSpan, "block"), 3).unwrap(),
+        block
+    );
     assert_eq!(id(&mut after, IdKind::Identity, "d"), 4);
     let again: Vec<_> = ["a", "b", "c"]
         .map(|name| id(&mut after, IdKind::Identity, name))

@@ -236,7 +236,7 @@ impl<'a> Flow<'a> {
         subject: &Pod,
         direction: Direction,
     ) -> Vec<(&'a NetworkPolicy, &'a [Rule])> {
-        let policies = self.snapshot.policies.values();
+        let policies = self.snapshot.policies.values().map(|policy| &**policy);
         let asked = policies.filter(|policy| self.asks(self.snapshot.is_audited(policy)));
         let selecting = asked.filter(|policy| {
             policy.key.namespace == subject.key.namespace && policy.pods.matches(&subject.labels)
@@ -266,6 +266,7 @@ impl<'a> Flow<'a> {
     fn tier(&self, subject: &Pod, tier: Tier, direction: Direction) -> Vec<&'a ClusterPolicy> {
         let namespace = self.snapshot.namespace_labels(&subject.key.namespace);
         let policies = self.snapshot.cluster_policies.values();
+        let policies = policies.map(|policy| &**policy);
         let mut policies: Vec<_> = policies
             .filter(|policy| policy.tier == tier && !policy.rules(direction).is_empty())
             .filter(|policy| self.asks(policy.mode == PolicyMode::Audit))

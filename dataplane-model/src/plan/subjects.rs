@@ -26,13 +26,12 @@ use crate::tables::{Family, MapId, Tables};
 /// Adds all changes of subjects and identities but removals.
 pub(super) fn exchange(desired: &Desired, written: &Written, ids: &IdTable, plan: &mut Builder) {
     let before = by_device(&written.tables);
-    let swings = by_device(&desired.tables)
-        .iter()
-        .any(|(ifindex, &(_, subject))| {
-            before
-                .get(ifindex)
-                .is_some_and(|&(_, old)| swings(old, subject))
-        });
+    let wanted = by_device(&desired.tables);
+    let swings = wanted.iter().any(|(ifindex, &(_, subject))| {
+        before
+            .get(ifindex)
+            .is_some_and(|&(_, old)| swings(old, subject))
+    });
     let exchange = Exchange {
         desired,
         written,
@@ -49,8 +48,11 @@ pub(super) fn exchange(desired: &Desired, written: &Written, ids: &IdTable, plan
         .iter()
         .map(|(&ifindex, &(place, subject))| (ifindex, (place, *subject)))
         .collect();
+    // The overflow first: who loses its place is never without an entry.
+    let mut wanted: Vec<_> = wanted.into_iter().collect();
+    wanted.sort_by_key(|(_, (place, _))| (place.0 == MapId::Subjects, place.1));
     for pass in [Pass::Isolate, Pass::Exchange, Pass::Release] {
-        exchange.run(pass, &mut last, plan);
+        exchange.run(pass, &wanted, &mut last, plan);
     }
     exchange.release_addresses(&held.0, plan);
     exchange.release_addresses(&held.1, plan);
@@ -89,12 +91,14 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    fn run(&self, pass: Pass, last: &mut BTreeMap<u32, (Place, Subject)>, plan: &mut Builder) {
-        let wanted = by_device(&self.desired.tables);
-        // The overflow first: who loses its place is never without an entry.
-        let mut subjects: Vec<_> = wanted.iter().collect();
-        subjects.sort_by_key(|(_, (place, _))| (place.0 == MapId::Subjects, place.1));
-        for (&ifindex, &(place, wanted)) in subjects {
+    fn run(
+        &self,
+        pass: Pass,
+        subjects: &[(u32, (Place, &Subject))],
+        last: &mut BTreeMap<u32, (Place, Subject)>,
+        plan: &mut Builder,
+    ) {
+        for &(ifindex, (place, wanted)) in subjects {
             let Some(value) = self.value_in(pass, ifindex, wanted) else {
                 continue;
             };

@@ -1,6 +1,6 @@
 use super::*;
 use crate::capacity::Capacities;
-use crate::compile::compile_policy;
+use crate::compile::{PolicyMemo, compile_policy};
 use crate::snapshot::*;
 use crate::store::{BudgetSpent, MemoryStore};
 
@@ -32,7 +32,7 @@ impl World {
     }
 
     fn plan(&mut self) -> Result<Plan, Vec<CapacityError>> {
-        let desired = compile_policy(&self.snapshot, &mut self.ids)?;
+        let desired = compile_policy(&self.snapshot, &mut self.ids, &mut PolicyMemo::default())?;
         Plan::new(&desired, &self.written, &self.ids)
     }
 

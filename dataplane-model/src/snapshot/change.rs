@@ -1,6 +1,7 @@
 //! Folding an event in, and what it changed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{
     ClusterPolicyKey, EndpointSlice, Event, Interface, Key, Kind, NodeConfig, Object, ObjectKey,
@@ -66,14 +67,14 @@ impl Snapshot {
                 Some(self.node_changed())
             }
             Object::Namespace(namespace) => {
-                self.mark_namespace(&namespace.name, namespace.ending);
+                let freed = self.mark_namespace(&namespace.name, namespace.ending);
                 let name = namespace.name;
                 let mode_changed = match namespace.mode {
                     PolicyMode::Audit => self.audited.insert(name.clone()),
                     PolicyMode::Enforce => self.audited.remove(&name),
                 };
                 let put = put(&mut self.namespaces, name.clone(), namespace.labels);
-                (put.is_some() || mode_changed).then_some(Change::Namespace(name))
+                (put.is_some() || mode_changed || freed).then_some(Change::Namespace(name))
             }
             Object::Pod(pod) => put(&mut self.pods, pod.key.clone(), pod)
                 .map(|(key, old)| Change::Pod(key, old.map(Box::new))),
@@ -92,13 +93,15 @@ impl Snapshot {
             }
             Object::Policy(policy) => {
                 self.keep_no_more(&policy.key);
-                put(&mut self.policies, policy.key.clone(), policy)
+                put(&mut self.policies, policy.key.clone(), Arc::new(policy))
                     .map(|(key, _)| Change::Policy(key))
             }
-            Object::ClusterPolicy(policy) => {
-                put(&mut self.cluster_policies, policy.key.clone(), policy)
-                    .map(|(key, _)| Change::ClusterPolicy(key))
-            }
+            Object::ClusterPolicy(policy) => put(
+                &mut self.cluster_policies,
+                policy.key.clone(),
+                Arc::new(policy),
+            )
+            .map(|(key, _)| Change::ClusterPolicy(key)),
             Object::Route(route) => put(&mut self.routes, (route.kind, route.key.clone()), route)
                 .map(|(key, old)| Change::Route(key, old)),
             Object::Domain(domain) => put(&mut self.domains, domain.name, domain.addresses)

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Direction, NetworkPolicy, ObjectKey, PolicyMode, Selector, Snapshot, Text};
 
@@ -27,13 +28,14 @@ pub struct Before {
 }
 
 impl Snapshot {
-    /// Notes whether a namespace ends; one that does not, or is gone, keeps nothing.
-    pub(super) fn mark_namespace(&mut self, name: &Text, ends: bool) {
+    /// Notes whether a namespace ends; one that does not, or is gone, keeps nothing. Says whether
+    /// policies went with that.
+    pub(super) fn mark_namespace(&mut self, name: &Text, ends: bool) -> bool {
         if ends {
             self.ending.namespaces.insert(name.clone());
-        } else if self.ending.namespaces.remove(name) {
-            self.drop_kept(name);
+            return false;
         }
+        self.ending.namespaces.remove(name) && self.drop_kept(name)
     }
 
     /// True if a policy that is gone is to stay in force.
@@ -93,7 +95,8 @@ impl Snapshot {
             if !isolated.is_empty() {
                 self.ending.orphans.insert(pod.key.clone());
                 self.ending.kept.insert(stand_in.key.clone());
-                self.policies.insert(stand_in.key.clone(), stand_in);
+                let key = stand_in.key.clone();
+                self.policies.insert(key, Arc::new(stand_in));
             }
         }
     }
@@ -103,12 +106,12 @@ impl Snapshot {
         self.ending.orphans.iter()
     }
 
-    fn drop_kept(&mut self, namespace: &Text) {
+    fn drop_kept(&mut self, namespace: &Text) -> bool {
         let gone = |key: &ObjectKey| key.namespace == *namespace;
         self.ending.orphans.retain(|pod| !gone(pod));
-        for key in self.ending.kept.extract_if(.., |key| gone(key)) {
-            self.policies.remove(&key);
-        }
+        let kept = self.ending.kept.extract_if(.., |key| gone(key));
+        let dropped = kept.filter(|key| self.policies.remove(key).is_some());
+        dropped.count() > 0
     }
 
     fn has_pods(&self, namespace: &Text) -> bool {
@@ -166,6 +169,16 @@ mod tests {
         let mut snapshot = world(false);
         assert!(gone(&mut snapshot, Key::Policy(key("np"))));
         assert!(snapshot.policies.is_empty());
+    }
+
+    #[test]
+    fn a_namespace_that_is_made_anew_is_told_of_if_policies_go() {
+        let mut snapshot = world(true);
+        gone(&mut snapshot, Key::Policy(key("np")));
+        assert!(snapshot.apply(namespace(false)));
+        assert!(snapshot.policies.is_empty());
+        assert!(!snapshot.apply(namespace(true)), "it keeps nothing yet");
+        assert!(!snapshot.apply(namespace(false)));
     }
 
     #[test]

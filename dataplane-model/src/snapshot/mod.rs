@@ -144,9 +144,9 @@ pub struct Snapshot {
     /// [`NodeConfig::slices_only`].
     pub slices: BTreeMap<ObjectKey, EndpointSlice>,
     /// NetworkPolicies.
-    pub policies: BTreeMap<ObjectKey, NetworkPolicy>,
+    pub policies: BTreeMap<ObjectKey, Arc<NetworkPolicy>>,
     /// Policies of the tiers Admin and Baseline.
-    pub cluster_policies: BTreeMap<ClusterPolicyKey, ClusterPolicy>,
+    pub cluster_policies: BTreeMap<ClusterPolicyKey, Arc<ClusterPolicy>>,
     /// Routes, in the order of precedence of their kinds.
     pub routes: BTreeMap<(RouteKind, ObjectKey), Route>,
     /// What domain names resolve to.

@@ -125,7 +125,7 @@ fn an_entry_that_is_damaged_is_named_though_it_is_one_of_many() {
 #[test]
 fn what_is_in_audit_is_verified_too() {
     let (mut snapshot, _) = world();
-    let mut policy = snapshot.policies.values().next().unwrap().clone();
+    let mut policy = NetworkPolicy::clone(snapshot.policies.values().next().unwrap());
     policy.mode = Some(PolicyMode::Audit);
     snapshot.apply(Event::Apply(Object::Policy(policy)));
     let mut tables = compile(&snapshot, &mut IdTable::default())

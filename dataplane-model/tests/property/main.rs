@@ -4,6 +4,7 @@
 //! `PROPTEST_CASES` sets how many cases each property tries.
 
 mod history;
+mod incremental;
 mod names;
 mod prefix;
 mod services;

@@ -14,7 +14,7 @@ fn policy_yaml(spec: &str) -> String {
 fn policy(spec: &str) -> NetworkPolicy {
     let world = World::of(&policy_yaml(spec));
     assert_eq!(world.problems(), [""; 0]);
-    world.snapshot.policies[&key("p")].clone()
+    NetworkPolicy::clone(&world.snapshot.policies[&key("p")])
 }
 
 #[test]

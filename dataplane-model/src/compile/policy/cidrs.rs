@@ -84,7 +84,7 @@ pub(super) struct Held<A> {
 
 impl<A: Family> Held<A> {
     /// By these blocks.
-    pub(super) fn by(blocks: &BTreeMap<Fingerprint, Block>) -> Self {
+    pub(super) fn by(blocks: &BTreeMap<Fingerprint, Arc<Block>>) -> Self {
         let blocks: HashSet<Prefix<A>> = blocks
             .values()
             .flat_map(|block| &block.cidrs)
@@ -133,7 +133,7 @@ fn number(
     compiler: &mut Compiler<'_>,
     set: CidrSet,
     sets: &mut BTreeMap<u32, Arc<CidrSet>>,
-    blocks: &BTreeMap<Fingerprint, Block>,
+    blocks: &BTreeMap<Fingerprint, Arc<Block>>,
 ) -> Option<u32> {
     let number = compiler
         .ids
@@ -143,12 +143,12 @@ fn number(
     Some(number)
 }
 
-fn describe(set: &CidrSet, blocks: &BTreeMap<Fingerprint, Block>) -> String {
+fn describe(set: &CidrSet, blocks: &BTreeMap<Fingerprint, Arc<Block>>) -> String {
     let texts: BTreeSet<_> = set
         .blocks
         .iter()
         .filter_map(|print| blocks.get(print))
-        .map(Block::to_string)
+        .map(|block| block.to_string())
         .collect();
     texts.into_iter().collect::<Vec<_>>().join(", ")
 }

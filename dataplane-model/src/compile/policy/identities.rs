@@ -6,25 +6,27 @@ use std::sync::Arc;
 use dataplane_common::abi::{IdentityVal, identity_flags};
 
 use super::cidrs::Held;
+use super::kinds::{FEW, Kind, Kinds, Like, Numbered, Space};
 use super::selectors::SelectorIndex;
-use super::state::{Active, Block, Identity, PortName};
+use super::state::{Active, Block, Identity, PeerSelector, PortName};
 use super::{Fingerprint, Pods};
 use crate::compile::Compiler;
-use crate::ids::IdKind;
-use crate::snapshot::{Labels, NamespaceScope, ObjectKey, Pod, Selector, Snapshot, Text};
+use crate::ids::{self, IdKind};
+use crate::snapshot::{Labels, NamespaceScope, Pod, Selector, Snapshot, Text};
 use crate::tables::Family;
 
 /// Identities of all pods, and of the nodes that rules can tell apart.
+#[derive(Default)]
 pub(super) struct Identities<'a> {
     pub(super) numbers: BTreeMap<u32, Arc<Identity>>,
-    by_pod: HashMap<&'a ObjectKey, u32>,
+    by_kind: HashMap<usize, u32>,
     by_node: HashMap<&'a Text, u32>,
 }
 
 impl Identities<'_> {
-    /// The pod's identity, 0 for none.
-    pub(super) fn of(&self, pod: &ObjectKey) -> u32 {
-        self.by_pod.get(pod).copied().unwrap_or(0)
+    /// The identity of a kind of pods, 0 for none.
+    pub(super) fn of(&self, kind: usize) -> u32 {
+        self.by_kind.get(&kind).copied().unwrap_or(0)
     }
 
     fn of_node(&self, node: &Text) -> u32 {
@@ -35,54 +37,171 @@ impl Identities<'_> {
     pub(super) fn named_ports(&self) -> BTreeMap<PortName, BTreeSet<u16>> {
         let mut named: BTreeMap<PortName, BTreeSet<u16>> = BTreeMap::new();
         for (name, port) in self.numbers.values().flat_map(|identity| &identity.ports) {
-            named.entry(name.clone()).or_default().insert(*port);
+            match named.get_mut(name) {
+                Some(ports) => ports.insert(*port),
+                None => named.insert(name.clone(), [*port].into()).is_none(),
+            };
         }
         named
     }
+
+    fn add(&mut self, kind: usize, numbered: &Numbered) {
+        self.by_kind.insert(kind, numbered.number);
+        let content = || numbered.content.clone();
+        self.numbers.entry(numbered.number).or_insert_with(content);
+    }
 }
 
-/// Numbers all pods' identities, and nodes'.
+/// Numbers the identities of all kinds that there are pods of, and nodes'. `before` is what peers were
+/// told apart by when the kinds were looked at last.
 pub(super) fn number<'a>(
     compiler: &mut Compiler<'a>,
     pods: &Pods<'a>,
+    kinds: &mut Kinds,
+    before: &Active,
     active: &Active,
 ) -> Identities<'a> {
-    let index = PeerIndex::new(active);
-    let snapshot = compiler.snapshot;
-    let mut identities = Identities {
-        numbers: BTreeMap::new(),
-        by_pod: HashMap::new(),
-        by_node: HashMap::new(),
-    };
+    let mut identities = Identities::default();
     number_nodes(compiler, active, &mut identities);
-    let mut namespaces: HashMap<&Text, Namespace<'_>> = HashMap::new();
-    let mut known: HashMap<(&Text, &Labels), Vec<Fingerprint>> = HashMap::new();
-    for &pod in &pods.all {
-        let name = &pod.key.namespace;
-        let namespace = namespaces
-            .entry(name)
-            .or_insert_with(|| index.namespace(name, &snapshot.namespace_labels(name)));
-        let matched = known
-            .entry((name, &pod.labels))
-            .or_insert_with(|| namespace.matching(&pod.labels));
-        let identity = Identity {
-            namespace: name.clone(),
-            matched: matched.clone(),
-            ports: active_ports(pod, active),
-        };
-        let number = compiler
-            .ids
-            .id(IdKind::Identity, &identity, || describe(pod));
-        let Some(number) = compiler.note(number) else {
-            continue;
-        };
-        identities.by_pod.insert(&pod.key, number);
-        identities
-            .numbers
-            .entry(number)
-            .or_insert_with(|| Arc::new(identity));
+    if active != before {
+        exchange(kinds, before, active);
+    }
+    find_out(kinds, active);
+    for (place, pod) in pods.kinds() {
+        let kind = &mut kinds[place];
+        let known = kind.identity.take();
+        let known = known.filter(|known| {
+            let is_same = kind.matched.as_ref() == Some(&known.content.matched)
+                && active_ports(&kind.like, active) == known.content.ports;
+            is_same && compiler.ids.keep(&known.key, known.number)
+        });
+        let numbered = known.or_else(|| {
+            let content = Identity {
+                namespace: kind.like.namespace.clone(),
+                matched: kind.matched.clone().unwrap_or_default(),
+                ports: active_ports(&kind.like, active),
+            };
+            new_number(compiler, content, pod)
+        });
+        if let Some(numbered) = &numbered {
+            identities.add(place, numbered);
+        }
+        kind.identity = numbered;
     }
     identities
+}
+
+/// The same while selectors that are in force no more still tell peers apart.
+pub(super) fn number_with<'a>(
+    compiler: &mut Compiler<'a>,
+    pods: &Pods<'a>,
+    kinds: &Kinds,
+    both: &Active,
+    gone: &Active,
+) -> Identities<'a> {
+    let mut identities = Identities::default();
+    number_nodes(compiler, both, &mut identities);
+    let index = PeerIndex::new(gone);
+    let spaces = index.spaces(kinds);
+    for (place, pod) in pods.kinds() {
+        let kind = &kinds[place];
+        let Some(known) = &kind.identity else {
+            continue;
+        };
+        let mut also = spaces[&kind.like.namespace].matching(&kind.like.labels);
+        let ports = active_ports(&kind.like, both);
+        if also.is_empty() && ports == known.content.ports {
+            identities.add(place, known);
+            continue;
+        }
+        also.extend(&known.content.matched);
+        also.sort_unstable();
+        let content = Identity {
+            namespace: kind.like.namespace.clone(),
+            matched: also,
+            ports,
+        };
+        if let Some(numbered) = new_number(compiler, content, pod) {
+            identities.add(place, &numbered);
+        }
+    }
+    identities
+}
+
+fn new_number(compiler: &mut Compiler<'_>, content: Identity, pod: &Pod) -> Option<Numbered> {
+    let key = ids::key(IdKind::Identity, &content);
+    let number = compiler.ids.id_of(key, || describe(pod));
+    Some(Numbered {
+        key,
+        number: compiler.note(number)?,
+        content: Arc::new(content),
+    })
+}
+
+/// Takes selectors that are gone from what chooses kinds, and adds new ones.
+fn exchange(kinds: &mut Kinds, before: &Active, active: &Active) {
+    let (gone, fresh) = (before.without(active), active.without(before));
+    let index = PeerIndex::new(&fresh);
+    let chosen: Vec<Vec<Fingerprint>> = {
+        let spaces = index.spaces(kinds);
+        let all = kinds.iter();
+        all.map(|kind| spaces[&kind.like.namespace].matching(&kind.like.labels))
+            .collect()
+    };
+    for (kind, chosen) in kinds.iter_mut().zip(chosen) {
+        let Some(matched) = &mut kind.matched else {
+            continue;
+        };
+        if !gone.selectors.is_empty() {
+            matched.retain(|print| !gone.selectors.contains_key(print));
+        }
+        if !chosen.is_empty() {
+            matched.extend(chosen);
+            matched.sort_unstable();
+        }
+    }
+}
+
+/// Finds out which selectors choose the kinds of which that is not known.
+fn find_out(kinds: &mut Kinds, active: &Active) {
+    let unknown = kinds.iter().filter(|kind| kind.matched.is_none()).count();
+    if unknown == 0 {
+        return;
+    }
+    let chosen: Vec<_> = if unknown > FEW {
+        let index = PeerIndex::new(active);
+        let spaces = index.spaces(kinds);
+        let of = |kind: &Kind| spaces[&kind.like.namespace].matching(&kind.like.labels);
+        let all = kinds.iter();
+        all.map(|kind| kind.matched.is_none().then(|| of(kind)))
+            .collect()
+    } else {
+        let of = |kind: &Kind| {
+            let chooses = |selector: &PeerSelector| selector.chooses(kind, kinds.space(kind));
+            let all = active.selectors.iter();
+            let chosen = all.filter(|(_, selector)| chooses(selector));
+            chosen.map(|(&print, _)| print).collect()
+        };
+        let all = kinds.iter();
+        all.map(|kind| kind.matched.is_none().then(|| of(kind)))
+            .collect()
+    };
+    for (kind, mut chosen) in kinds.iter_mut().zip(chosen) {
+        if let Some(chosen) = &mut chosen {
+            chosen.sort_unstable();
+        }
+        kind.matched = kind.matched.take().or(chosen);
+    }
+}
+
+impl PeerSelector {
+    fn chooses(&self, kind: &Kind, space: &Space) -> bool {
+        let reaches = match &self.scope {
+            NamespaceScope::Own => self.own.as_ref() == Some(&kind.like.namespace),
+            NamespaceScope::Matching(namespaces) => namespaces.matches(&space.labels),
+        };
+        reaches && self.pods.matches(&kind.like.labels)
+    }
 }
 
 fn number_nodes<'a>(compiler: &mut Compiler<'a>, active: &Active, identities: &mut Identities<'a>) {
@@ -116,8 +235,8 @@ fn number_nodes<'a>(compiler: &mut Compiler<'a>, active: &Active, identities: &m
     }
 }
 
-fn active_ports(pod: &Pod, active: &Active) -> Vec<(PortName, u16)> {
-    let named = pod.ports.iter().filter(|port| !port.name.is_empty());
+fn active_ports(like: &Like, active: &Active) -> Vec<(PortName, u16)> {
+    let named = like.ports.iter().filter(|port| !port.name.is_empty());
     let ports = named.map(|port| ((port.protocol, port.name.clone()), port.port));
     let mut ports: Vec<_> = ports
         .filter(|(name, _)| active.names.contains(name))
@@ -146,7 +265,7 @@ pub(super) fn table<A: Family>(
     snapshot: &Snapshot,
     pods: &Pods<'_>,
     identities: &Identities<'_>,
-    blocks: &BTreeMap<Fingerprint, Block>,
+    blocks: &BTreeMap<Fingerprint, Arc<Block>>,
 ) -> BTreeMap<A, IdentityVal> {
     let held = Held::by(blocks);
     let flags_of = |addr: A, flags: u32| {
@@ -167,9 +286,9 @@ pub(super) fn table<A: Family>(
         );
     }
     let mut table = BTreeMap::new();
-    for (&ip, pod) in &pods.by_ip {
+    for (&ip, owner) in &pods.by_ip {
         let Some(addr) = A::from_ip(ip) else { continue };
-        let identity = identities.of(&pod.key);
+        let identity = identities.of(owner.kind);
         let ifindex = devices.get(&ip).copied().unwrap_or(0);
         table.insert(
             addr,
@@ -214,17 +333,25 @@ impl<'a> PeerIndex<'a> {
             own: HashMap::new(),
             matching: HashMap::new(),
         };
-        for (&print, (scope, own, pods)) in &active.selectors {
-            let selectors = match (scope, own) {
+        for (&print, selector) in &active.selectors {
+            let selectors = match (&selector.scope, &selector.own) {
                 (NamespaceScope::Matching(namespaces), _) => {
                     index.matching.entry(namespaces).or_default()
                 }
                 (NamespaceScope::Own, Some(namespace)) => index.own.entry(namespace).or_default(),
                 (NamespaceScope::Own, None) => continue,
             };
-            selectors.insert(pods, print);
+            selectors.insert(&selector.pods, print);
         }
         index
+    }
+
+    /// All namespaces that there are pods in.
+    fn spaces<'i>(&'i self, kinds: &'i Kinds) -> HashMap<&'i Text, Namespace<'i>> {
+        let spaces = kinds.spaces().iter();
+        spaces
+            .map(|(name, space)| (name, self.namespace(name, &space.labels)))
+            .collect()
     }
 
     fn namespace(&self, name: &Text, labels: &Labels) -> Namespace<'_> {

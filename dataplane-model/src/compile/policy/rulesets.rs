@@ -4,91 +4,118 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use dataplane_common::abi::{
-    Claim, PortBound, PortSpan, RowVal, RulesetVal, action, peer, ruleset_flags,
+    Claim, IdKey, PortBound, PortSpan, RowVal, RulesetVal, action, peer, ruleset_flags,
 };
 
 use super::cidrs::{block_print, domain_print};
+use super::kinds::Like;
 use super::ports::{Classes, RulePorts, classes};
-use super::selected::{Policy, PolicyKey, RuleOf, Selecting, listed, names};
+use super::selected::{Policy, RuleOf, Selecting, listed};
 use super::state::{ClassedRule, PortName, Ruleset, Unknown, nodes_print, selector_print};
 use crate::capacity::CapacityError;
 use crate::compile::Compiler;
-use crate::ids::IdKind;
+use crate::ids::{self, IdKind};
 use crate::snapshot::{
-    Direction, Peer, Peers, Pod, PortRange, Ports, Protocol, Rule, RuleAction, Text, Tier,
+    Direction, Peer, Peers, PortRange, Ports, Protocol, Rule, RuleAction, Text, Tier,
 };
+
+/// A ruleset with all that its maps hold.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) number: u32,
+    pub(super) content: Arc<Ruleset>,
+    value: RulesetVal,
+    bounds: Vec<(u32, PortBound)>,
+    /// Its numbers, with what they are looked up by.
+    keys: Vec<(IdKey, u32)>,
+    /// Numbers that the names of ports in its rules stood for.
+    named: BTreeMap<PortName, BTreeSet<u16>>,
+}
+
+/// What a ruleset comes from: policies, and the numbers of the pod's named ports that they name.
+type Cause = (Arc<Selecting>, Vec<(PortName, u16)>);
+
+/// Rulesets that were in use in the last compile.
+pub(super) type Known = HashMap<Cause, Arc<Compiled>>;
 
 /// Numbers rulesets and fills their maps.
 pub(super) struct Rulesets<'c, 'a> {
     compiler: &'c mut Compiler<'a>,
     /// Numbers that names of ports stand for at peers.
     named: &'c BTreeMap<PortName, BTreeSet<u16>>,
-    known: HashMap<Cause<'a>, u32>,
+    known: &'c mut Known,
+    /// Those in use, by where the policies are.
+    used: HashMap<(*const Selecting, Vec<(PortName, u16)>), (Cause, Arc<Compiled>)>,
     numbers: BTreeMap<u32, Arc<Ruleset>>,
 }
-
-/// What a ruleset comes from: policies, and the numbers of the pod's named ports that they name.
-type Cause<'a> = (Direction, Vec<PolicyKey<'a>>, Vec<(PortName, u16)>);
 
 impl<'c, 'a> Rulesets<'c, 'a> {
     /// No rulesets yet.
     pub(super) fn new(
         compiler: &'c mut Compiler<'a>,
         named: &'c BTreeMap<PortName, BTreeSet<u16>>,
+        known: &'c mut Known,
     ) -> Self {
         Self {
             compiler,
             named,
-            known: HashMap::new(),
+            known,
+            used: HashMap::new(),
             numbers: BTreeMap::new(),
         }
     }
 
-    /// The pod's ruleset, 0 if no policy concerns it.
-    pub(super) fn number(
-        &mut self,
-        pod: &Pod,
-        direction: Direction,
-        policies: &Selecting<'a>,
-    ) -> u32 {
-        if policies.is_empty() {
-            return 0;
+    /// The ruleset of a kind of pods; `None` if it does not fit.
+    pub(super) fn of(&mut self, like: &Like, selecting: &Arc<Selecting>) -> Option<Arc<Compiled>> {
+        let place = (Arc::as_ptr(selecting), own_ports(like, selecting));
+        if let Some((_, used)) = self.used.get(&place) {
+            return Some(used.clone());
         }
-        let ports = match direction {
-            Direction::Ingress => own_ports(pod, policies),
-            Direction::Egress => Vec::new(),
+        let cause = (selecting.clone(), place.1.clone());
+        let known = self.known.remove(&cause);
+        let known = known.filter(|known| self.takes_over(known));
+        let compiled = match known {
+            Some(known) => known,
+            None => {
+                let compiled = self.compile(selecting, &cause.1);
+                Arc::new(self.compiler.note(compiled)?)
+            }
         };
-        let cause: Cause<'a> = (
-            direction,
-            policies.iter().map(|policy| policy.key()).collect(),
-            ports,
-        );
-        if let Some(&number) = self.known.get(&cause) {
-            return number;
-        }
-        let number = self.compile(direction, policies, &cause.2);
-        let number = self.compiler.note(number).unwrap_or(0);
-        self.known.insert(cause, number);
-        number
-    }
-
-    /// True if a rule of a ruleset has domain names.
-    pub(super) fn has_domains(&self, number: u32) -> bool {
-        let ruleset = self.numbers.get(&number);
-        ruleset.is_some_and(|ruleset| ruleset.has_domains)
+        self.add(&compiled);
+        self.used.insert(place, (cause, compiled.clone()));
+        Some(compiled)
     }
 
     /// All rulesets by number.
     pub(super) fn finish(self) -> BTreeMap<u32, Arc<Ruleset>> {
+        *self.known = self.used.into_values().collect();
         self.numbers
+    }
+
+    /// True if what was compiled earlier still holds; its numbers are kept then.
+    fn takes_over(&mut self, known: &Compiled) -> bool {
+        let mut names = known.named.iter();
+        names.all(|(name, numbers)| self.named.get(name).unwrap_or(&BTreeSet::new()) == numbers)
+            && known
+                .keys
+                .iter()
+                .all(|(key, number)| self.compiler.ids.keep(key, *number))
+    }
+
+    fn add(&mut self, compiled: &Compiled) {
+        let tables = &mut self.compiler.desired.tables;
+        tables.rulesets.insert(compiled.number, compiled.value);
+        tables.port_bounds.extend(compiled.bounds.iter().copied());
+        self.numbers
+            .insert(compiled.number, compiled.content.clone());
     }
 
     fn compile(
         &mut self,
-        direction: Direction,
-        policies: &[Policy<'a>],
+        selecting: &Selecting,
         own_ports: &[(PortName, u16)],
-    ) -> Result<u32, CapacityError> {
+    ) -> Result<Compiled, CapacityError> {
+        let (direction, policies) = (selecting.direction, &selecting.policies);
         let rules: Vec<RuleOf<'_>> = policies
             .iter()
             .flat_map(|policy| policy.rules(direction))
@@ -97,25 +124,19 @@ impl<'c, 'a> Rulesets<'c, 'a> {
             .iter()
             .map(|of| rule_ports(of.rule, direction, own_ports))
             .collect();
-        let keys: Vec<_> = policies.iter().map(|policy| policy.key()).collect();
-        let describe = || {
-            let keys: Vec<_> = keys.iter().map(|key| key.to_string()).collect();
-            format!(
-                "{} of pods that {} selects",
-                direction.name(),
-                keys.join(", ")
-            )
-        };
+        let describe = || describe(selecting);
         let classes = classes(&ports, self.named).map_err(|need| CapacityError::PortClasses {
             ruleset: describe(),
             need,
         })?;
+        let mut keys = Vec::new();
         let mut classed = Vec::new();
         let mut places = Places::default();
         for ((of, ports), matched) in rules.iter().zip(&ports).zip(&classes.of_rule) {
             let content = (of.policy.key(), direction, of.index, of.name, of.action);
-            let name = || rule_name(of, direction);
-            let number = self.compiler.ids.id(IdKind::Rule, &content, name)?;
+            let key = ids::key(IdKind::Rule, &content);
+            let number = self.compiler.ids.id_of(key, || rule_name(of, direction))?;
+            keys.push((key, number));
             let claim = places.claim(of, number);
             classed.push(self.classed(of, direction, claim, ports, &classes, matched));
         }
@@ -123,18 +144,39 @@ impl<'c, 'a> Rulesets<'c, 'a> {
             .iter()
             .map(|of| (of.policy.key(), of.index, of.name, of.action, of.rule))
             .collect();
-        let tiers: Vec<_> = policies.iter().map(|policy| policy.tier()).collect();
-        let content = (direction, &keys, tiers, content, &ports, &classes.bounds);
-        let number = self.compiler.ids.id(IdKind::Ruleset, &content, describe)?;
-        let ruleset = Ruleset {
+        let of_policies: Vec<_> = policies.iter().map(Policy::key).collect();
+        let tiers: Vec<_> = policies.iter().map(Policy::tier).collect();
+        let content = (
+            direction,
+            &of_policies,
+            tiers,
+            content,
+            &ports,
+            &classes.bounds,
+        );
+        let key = ids::key(IdKind::Ruleset, &content);
+        let number = self.compiler.ids.id_of(key, describe)?;
+        keys.push((key, number));
+        let content = Ruleset {
             isolates: policies.iter().any(|policy| policy.tier().is_none()),
             has_domains: rules.iter().any(RuleOf::has_domains),
             rules: classed,
         };
-        let value = self.value(&ruleset, &classes)?;
-        self.compiler.desired.tables.rulesets.insert(number, value);
-        self.numbers.insert(number, Arc::new(ruleset));
-        Ok(number)
+        let mut bounds = Vec::new();
+        let value = self.value(&content, &classes, &mut keys, &mut bounds)?;
+        let names = ports.iter().flat_map(|ports| &ports.named);
+        let named = names.map(|name| {
+            let numbers = self.named.get(name).cloned();
+            (name.clone(), numbers.unwrap_or_default())
+        });
+        Ok(Compiled {
+            number,
+            content: Arc::new(content),
+            value,
+            bounds,
+            keys,
+            named: named.collect(),
+        })
     }
 
     fn classed(
@@ -190,7 +232,22 @@ impl<'c, 'a> Rulesets<'c, 'a> {
         }
     }
 
-    fn value(&mut self, ruleset: &Ruleset, classes: &Classes) -> Result<RulesetVal, CapacityError> {
+    fn value(
+        &mut self,
+        ruleset: &Ruleset,
+        classes: &Classes,
+        keys: &mut Vec<(IdKey, u32)>,
+        bounds: &mut Vec<(u32, PortBound)>,
+    ) -> Result<RulesetVal, CapacityError> {
+        let mut span = |of: &[(u16, u16)]| {
+            let key = ids::key(IdKind::PortSpan, of);
+            let count = of.len() as u32;
+            let base = self.compiler.ids.span_of(key, count)?;
+            keys.push((key, base));
+            let values = of.iter().map(|&(start, class)| PortBound { start, class });
+            bounds.extend((base..).zip(values));
+            Ok::<_, CapacityError>(PortSpan { base, count })
+        };
         let [tcp, udp, sctp] = &classes.bounds;
         let rules = &ruleset.rules;
         let uses_cidrs = rules.iter().any(|rule| !rule.blocks.is_empty());
@@ -200,9 +257,9 @@ impl<'c, 'a> Rulesets<'c, 'a> {
         let says_of_any = rules.iter().any(|rule| rule.any);
         let flag = |set: bool, bit: u16| if set { bit } else { 0 };
         Ok(RulesetVal {
-            tcp: self.span(tcp)?,
-            udp: self.span(udp)?,
-            sctp: self.span(sctp)?,
+            tcp: span(tcp)?,
+            udp: span(udp)?,
+            sctp: span(sctp)?,
             other_class: classes.other,
             flags: flag(uses_cidrs, ruleset_flags::CIDRS)
                 | flag(says_of_any, ruleset_flags::ANY)
@@ -210,20 +267,6 @@ impl<'c, 'a> Rulesets<'c, 'a> {
                 | flag(ruleset.isolates, ruleset_flags::ISOLATES)
                 | flag(ruleset.asks_for_unknown_pods(), ruleset_flags::UNKNOWN_PODS),
         })
-    }
-
-    fn span(&mut self, bounds: &[(u16, u16)]) -> Result<PortSpan, CapacityError> {
-        let count = bounds.len() as u32;
-        let base = self.compiler.ids.span(IdKind::PortSpan, bounds, count)?;
-        let values = bounds
-            .iter()
-            .map(|&(start, class)| PortBound { start, class });
-        self.compiler
-            .desired
-            .tables
-            .port_bounds
-            .extend((base..).zip(values));
-        Ok(PortSpan { base, count })
     }
 }
 
@@ -306,20 +349,24 @@ fn rule_name(of: &RuleOf<'_>, direction: Direction) -> String {
     }
 }
 
-/// The pod's named ports that rules of these policies name.
-fn own_ports(pod: &Pod, policies: &[Policy<'_>]) -> Vec<(PortName, u16)> {
-    let rules = policies
-        .iter()
-        .flat_map(|policy| policy.rules(Direction::Ingress));
-    let wanted: BTreeSet<PortName> = rules.flat_map(|of| names(of.rule)).collect();
-    let numbers = |(protocol, name): PortName| {
-        let numbers: BTreeSet<u16> = pod.named_ports(&name, protocol).collect();
-        numbers
-            .into_iter()
-            .map(move |port| ((protocol, name.clone()), port))
-            .collect::<Vec<_>>()
+fn describe(selecting: &Selecting) -> String {
+    let keys = selecting.policies.iter().map(|policy| policy.key());
+    let keys: Vec<_> = keys.map(|key| key.to_string()).collect();
+    format!(
+        "{} of pods that {} selects",
+        selecting.direction.name(),
+        keys.join(", ")
+    )
+}
+
+/// The pods' named ports that rules of these policies name.
+fn own_ports(like: &Like, selecting: &Selecting) -> Vec<(PortName, u16)> {
+    let numbers = |name: &PortName| {
+        let numbers: BTreeSet<u16> = like.named_ports(name).collect();
+        let name = name.clone();
+        numbers.into_iter().map(move |port| (name.clone(), port))
     };
-    wanted.into_iter().flat_map(numbers).collect()
+    selecting.own_names.iter().flat_map(numbers).collect()
 }
 
 fn rule_ports(rule: &Rule, direction: Direction, own_ports: &[(PortName, u16)]) -> RulePorts {

@@ -1,23 +1,23 @@
 //! Which policies concern which pods of this node.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use super::selectors::SelectorIndex;
-use super::state::{Active, Block, PortName};
-use super::{Fingerprint, Pods, cidrs};
+use super::state::PortName;
 use crate::snapshot::{
-    ClusterPolicy, ClusterPolicyKey, Direction, Labels, NetworkPolicy, ObjectKey, Peer, Peers, Pod,
-    PolicyMode, PortRange, Ports, Rule, RuleAction, Snapshot, Text, Tier,
+    ClusterPolicy, ClusterPolicyKey, Direction, NetworkPolicy, ObjectKey, Peer, Peers, PolicyMode,
+    PortRange, Ports, Rule, RuleAction, Snapshot, Text, Tier,
 };
 
 /// A policy, whatever its tier.
-#[derive(Clone, Copy)]
-pub(super) enum Policy<'a> {
+#[derive(Clone, Debug)]
+pub(super) enum Policy {
     /// Of the tier Admin or Baseline.
-    Cluster(&'a ClusterPolicy),
+    Cluster(Arc<ClusterPolicy>),
     /// Between them.
-    Namespaced(&'a NetworkPolicy),
+    Namespaced(Arc<NetworkPolicy>),
 }
 
 /// Which policy.
@@ -30,7 +30,7 @@ pub(super) enum PolicyKey<'a> {
 /// A rule of a policy.
 #[derive(Clone, Copy)]
 pub(super) struct RuleOf<'a> {
-    pub(super) policy: Policy<'a>,
+    pub(super) policy: &'a Policy,
     /// Its place in the policy's list, from 0 on.
     pub(super) index: usize,
     /// Its own name; empty for none.
@@ -39,8 +39,30 @@ pub(super) struct RuleOf<'a> {
     pub(super) rule: &'a Rule,
 }
 
-impl<'a> Policy<'a> {
-    pub(super) fn key(self) -> PolicyKey<'a> {
+/// Equal is what is the same object as it was read once: what changed is another.
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        self.address() == other.address()
+    }
+}
+
+impl Eq for Policy {}
+
+impl Hash for Policy {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address().hash(state);
+    }
+}
+
+impl Policy {
+    fn address(&self) -> usize {
+        match self {
+            Self::Cluster(policy) => Arc::as_ptr(policy).addr(),
+            Self::Namespaced(policy) => Arc::as_ptr(policy).addr(),
+        }
+    }
+
+    pub(super) fn key(&self) -> PolicyKey<'_> {
         match self {
             Self::Cluster(policy) => PolicyKey::Cluster(&policy.key),
             Self::Namespaced(policy) => PolicyKey::Namespaced(&policy.key),
@@ -48,14 +70,14 @@ impl<'a> Policy<'a> {
     }
 
     /// The namespace that it belongs to.
-    pub(super) fn namespace(self) -> Option<&'a Text> {
+    pub(super) fn namespace(&self) -> Option<&Text> {
         match self {
             Self::Cluster(_) => None,
             Self::Namespaced(policy) => Some(&policy.key.namespace),
         }
     }
 
-    fn is_audited(self, snapshot: &Snapshot) -> bool {
+    fn is_audited(&self, snapshot: &Snapshot) -> bool {
         match self {
             Self::Cluster(policy) => policy.mode == PolicyMode::Audit,
             Self::Namespaced(policy) => snapshot.is_audited(policy),
@@ -63,7 +85,7 @@ impl<'a> Policy<'a> {
     }
 
     /// The tier, but for NetworkPolicies.
-    pub(super) fn tier(self) -> Option<Tier> {
+    pub(super) fn tier(&self) -> Option<Tier> {
         match self {
             Self::Cluster(policy) => Some(policy.tier),
             Self::Namespaced(_) => None,
@@ -71,7 +93,7 @@ impl<'a> Policy<'a> {
     }
 
     /// Its rules, in their order. Those of NetworkPolicies accept.
-    pub(super) fn rules(self, direction: Direction) -> Vec<RuleOf<'a>> {
+    pub(super) fn rules(&self, direction: Direction) -> Vec<RuleOf<'_>> {
         let of = |index, name, action, rule| RuleOf {
             policy: self,
             index,
@@ -82,10 +104,9 @@ impl<'a> Policy<'a> {
         match self {
             Self::Cluster(policy) => {
                 let rules = policy.rules(direction).iter().enumerate();
-                let of = |(index, rule): (usize, &'a crate::snapshot::TierRule)| {
-                    of(index, &*rule.name, rule.action, &rule.matches)
-                };
-                rules.map(of).collect()
+                let rules =
+                    rules.map(|(index, rule)| of(index, &*rule.name, rule.action, &rule.matches));
+                rules.collect()
             }
             Self::Namespaced(policy) => {
                 let rules = policy.rules(direction).unwrap_or(&[]).iter().enumerate();
@@ -95,7 +116,7 @@ impl<'a> Policy<'a> {
         }
     }
 
-    fn concerns(self, direction: Direction) -> bool {
+    fn concerns(&self, direction: Direction) -> bool {
         match self {
             Self::Cluster(policy) => !policy.rules(direction).is_empty(),
             Self::Namespaced(policy) => policy.rules(direction).is_some(),
@@ -103,7 +124,7 @@ impl<'a> Policy<'a> {
     }
 
     /// Its place in its tier.
-    fn precedence(self) -> (i16, PolicyKey<'a>) {
+    fn precedence(&self) -> (i16, PolicyKey<'_>) {
         match self {
             Self::Cluster(policy) => (policy.priority, self.key()),
             Self::Namespaced(_) => (0, self.key()),
@@ -146,209 +167,92 @@ impl fmt::Display for PolicyKey<'_> {
 
 /// Policies that concern a direction of a pod, in the order in which they are asked: Admin, then
 /// NetworkPolicies, or Baseline if there are none.
-pub(super) type Selecting<'a> = Vec<Policy<'a>>;
-
-/// Policies that concern a pod, for ingress and egress.
-#[derive(Clone)]
-pub(super) struct Concerning<'a> {
-    /// Those in force.
-    pub(super) enforced: [Selecting<'a>; 2],
-    /// Those that were in force without audit; empty where there is no difference.
-    pub(super) audited: [Selecting<'a>; 2],
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Selecting {
+    pub(super) direction: Direction,
+    pub(super) policies: Vec<Policy>,
+    /// Names of the pod's own ports that their rules have.
+    pub(super) own_names: BTreeSet<PortName>,
 }
 
-impl<'a> Concerning<'a> {
-    fn of(matching: &[Policy<'a>], snapshot: &Snapshot) -> Self {
-        let in_force = matching.iter().copied();
-        let in_force: Vec<_> = in_force
-            .filter(|policy| !policy.is_audited(snapshot))
-            .collect();
+impl Hash for Selecting {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.direction, &self.policies).hash(state);
+    }
+}
+
+impl Selecting {
+    /// Of the policies that select a pod, those that concern a direction; `None` if none does.
+    fn new<'a>(
+        matching: impl Iterator<Item = &'a Policy> + Clone,
+        direction: Direction,
+    ) -> Option<Arc<Self>> {
+        let of_tier = |tier: Option<Tier>| {
+            let of_tier = matching.clone();
+            let of_tier = of_tier.filter(|one| one.tier() == tier && one.concerns(direction));
+            let mut of_tier: Vec<_> = of_tier.cloned().collect();
+            of_tier.sort_unstable_by(|a, b| a.precedence().cmp(&b.precedence()));
+            of_tier
+        };
+        let mut below = of_tier(None);
+        if below.is_empty() {
+            below = of_tier(Some(Tier::Baseline));
+        }
+        let mut policies = of_tier(Some(Tier::Admin));
+        policies.append(&mut below);
+        let own_names = match direction {
+            Direction::Ingress => {
+                let rules = policies.iter().flat_map(|policy| policy.rules(direction));
+                rules.flat_map(|of| names(of.rule)).collect()
+            }
+            Direction::Egress => BTreeSet::new(),
+        };
+        (!policies.is_empty()).then(|| {
+            Arc::new(Self {
+                direction,
+                policies,
+                own_names,
+            })
+        })
+    }
+}
+
+/// Policies that concern a pod, for ingress and egress.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Concerning {
+    /// Those in force.
+    pub(super) enforced: [Option<Arc<Selecting>>; 2],
+    /// Those that were in force without audit, where there is a difference.
+    pub(super) audited: [Option<Arc<Selecting>>; 2],
+}
+
+impl Concerning {
+    /// Of the policies that select a pod.
+    pub(super) fn new(matching: &[Policy], snapshot: &Snapshot) -> Self {
+        let in_force = matching
+            .iter()
+            .filter(|policy| !policy.is_audited(snapshot));
         let differs = |direction| {
             let mut policies = matching.iter();
             policies.any(|policy| policy.is_audited(snapshot) && policy.concerns(direction))
         };
+        let audited =
+            |direction| differs(direction).then(|| Selecting::new(matching.iter(), direction));
         Self {
-            enforced: Direction::ALL.map(|direction| in_order(&in_force, direction)),
-            audited: Direction::ALL.map(|direction| match differs(direction) {
-                true => in_order(matching, direction),
-                false => Vec::new(),
-            }),
+            enforced: Direction::ALL.map(|direction| Selecting::new(in_force.clone(), direction)),
+            audited: Direction::ALL.map(|direction| audited(direction).flatten()),
         }
     }
 
-    /// All of them, with their directions.
-    fn all(&self) -> impl Iterator<Item = (Direction, Policy<'a>)> {
-        [&self.enforced, &self.audited]
-            .into_iter()
-            .flat_map(|both| Direction::ALL.into_iter().zip(both))
-            .flat_map(|(direction, policies)| policies.iter().map(move |one| (direction, *one)))
-    }
-}
-
-/// Pods of this node with the policies that concern them.
-pub(super) struct Selected<'a> {
-    pub(super) pods: Vec<(&'a Pod, Concerning<'a>)>,
-    used: BTreeMap<(PolicyKey<'a>, Direction), Policy<'a>>,
-}
-
-impl<'a> Selected<'a> {
-    pub(super) fn new(pods: &Pods<'a>, snapshot: &'a Snapshot) -> Self {
-        let mut index = PolicyIndex::new(snapshot);
-        let mut selected = Self {
-            pods: Vec::new(),
-            used: BTreeMap::new(),
-        };
-        let mut known: HashMap<(&Text, &Labels), Concerning<'a>> = HashMap::new();
-        for &pod in &pods.local {
-            let policies = known
-                .entry((&pod.key.namespace, &pod.labels))
-                .or_insert_with(|| {
-                    let matching = index.of(&pod.key.namespace).matching(&pod.labels);
-                    Concerning::of(&matching, snapshot)
-                });
-            let used = policies.all();
-            let used = used.map(|(direction, policy)| ((policy.key(), direction), policy));
-            selected.used.extend(used);
-            selected.pods.push((pod, policies.clone()));
-        }
-        selected
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Selecting>> {
+        self.enforced.iter().chain(&self.audited).flatten()
     }
 
-    /// Rules in force, with the direction they belong to.
-    pub(super) fn rules(&self) -> impl Iterator<Item = (Direction, RuleOf<'a>)> {
-        self.used.iter().flat_map(|(&(_, direction), policy)| {
-            let rules = policy.rules(direction).into_iter();
-            rules.map(move |rule| (direction, rule))
-        })
-    }
-
-    /// Selectors and names of ports that peers are told apart by.
-    pub(super) fn active(&self) -> Active {
-        let mut active = Active::default();
-        for (direction, of) in self.rules() {
-            for peer in listed(of.rule) {
-                match peer {
-                    Peer::Pods { namespaces, pods } => {
-                        active.insert(of.policy.namespace(), namespaces, pods);
-                    }
-                    Peer::Nodes(nodes) => active.insert_nodes(nodes),
-                    Peer::Block { .. } | Peer::Domain(_) => {}
-                }
-            }
-            if direction == Direction::Egress {
-                active.names.extend(names(of.rule));
-            }
-        }
-        active
-    }
-
-    /// Blocks of addresses in force, and the addresses of domain names.
-    pub(super) fn blocks(&self, snapshot: &Snapshot) -> BTreeMap<Fingerprint, Block> {
-        let mut blocks = BTreeMap::new();
-        for peer in self.rules().flat_map(|(_, of)| listed(of.rule)) {
-            match peer {
-                Peer::Block { cidr, except } => {
-                    let block = Block {
-                        cidrs: BTreeSet::from([cidr.trunc()]),
-                        except: except.clone(),
-                        domain: None,
-                    };
-                    blocks.insert(cidrs::block_print(cidr, except), block);
-                }
-                Peer::Domain(pattern) => {
-                    let domains = snapshot.domains.iter();
-                    let named = domains.filter(|(name, _)| pattern.matches(name));
-                    let block = || Block {
-                        cidrs: named
-                            .flat_map(|(_, ips)| ips)
-                            .map(|&ip| ip.into())
-                            .collect(),
-                        except: Vec::new(),
-                        domain: Some(pattern.clone()),
-                    };
-                    let print = cidrs::domain_print(pattern);
-                    blocks.entry(print).or_insert_with(block);
-                }
-                Peer::Pods { .. } | Peer::Nodes(_) => {}
-            }
-        }
-        blocks
-    }
-
-    /// Policies of the tiers that leave it undefined which of them comes first.
-    pub(super) fn ties(&self) -> BTreeMap<&'a ClusterPolicyKey, &'a ClusterPolicyKey> {
-        let mut ties = BTreeMap::new();
-        for policies in self
-            .pods
-            .iter()
-            .flat_map(|(_, policies)| &policies.enforced)
-        {
-            for pair in policies.windows(2) {
-                let [Policy::Cluster(first), Policy::Cluster(second)] = pair else {
-                    continue;
-                };
-                if (first.tier, first.priority) == (second.tier, second.priority) {
-                    ties.insert(&second.key, &first.key);
-                }
-            }
-        }
-        ties
-    }
-}
-
-/// Of the policies that select a pod, those that concern a direction.
-fn in_order<'a>(matching: &[Policy<'a>], direction: Direction) -> Selecting<'a> {
-    let of_tier = |tier: Option<Tier>| {
-        let of_tier = matching.iter().copied();
-        let of_tier = of_tier.filter(|one| one.tier() == tier && one.concerns(direction));
-        let mut of_tier: Vec<_> = of_tier.collect();
-        of_tier.sort_unstable_by_key(|policy| policy.precedence());
-        of_tier
-    };
-    let mut below = of_tier(None);
-    if below.is_empty() {
-        below = of_tier(Some(Tier::Baseline));
-    }
-    let mut all = of_tier(Some(Tier::Admin));
-    all.append(&mut below);
-    all
-}
-
-/// Policies by the labels of the pods that they select.
-struct PolicyIndex<'a> {
-    snapshot: &'a Snapshot,
-    namespaced: HashMap<&'a Text, Vec<&'a NetworkPolicy>>,
-    by_namespace: HashMap<&'a Text, SelectorIndex<'a, Policy<'a>>>,
-}
-
-impl<'a> PolicyIndex<'a> {
-    fn new(snapshot: &'a Snapshot) -> Self {
-        let mut namespaced: HashMap<_, Vec<_>> = HashMap::new();
-        for policy in snapshot.policies.values() {
-            let of_namespace = namespaced.entry(&policy.key.namespace).or_default();
-            of_namespace.push(policy);
-        }
-        Self {
-            snapshot,
-            namespaced,
-            by_namespace: HashMap::new(),
-        }
-    }
-
-    fn of(&mut self, namespace: &'a Text) -> &SelectorIndex<'a, Policy<'a>> {
-        let (snapshot, namespaced) = (self.snapshot, &self.namespaced);
-        self.by_namespace.entry(namespace).or_insert_with(|| {
-            let mut index = SelectorIndex::default();
-            for &policy in namespaced.get(namespace).into_iter().flatten() {
-                index.insert(&policy.pods, Policy::Namespaced(policy));
-            }
-            let labels = snapshot.namespace_labels(namespace);
-            let cluster = snapshot.cluster_policies.values();
-            for policy in cluster.filter(|policy| policy.namespaces.matches(&labels)) {
-                index.insert(&policy.pods, Policy::Cluster(policy));
-            }
-            index
-        })
+    /// All of them.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Arc<Selecting>> {
+        let Self { enforced, audited } = self;
+        enforced.iter_mut().chain(audited).flatten()
     }
 }
 

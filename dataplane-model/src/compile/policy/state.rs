@@ -1,11 +1,10 @@
-//! What numbers of rulesets, identities and sets mean, and the rows that follow.
+//! What numbers of rulesets, identities and sets mean.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::hash::Hash;
 use std::sync::Arc;
 
-use dataplane_common::abi::{RowKey, RowVal, peer};
+use dataplane_common::abi::{RowVal, peer};
 
 use ipnet::IpNet;
 
@@ -19,7 +18,7 @@ pub struct PolicyState {
     pub(super) rulesets: BTreeMap<u32, Arc<Ruleset>>,
     pub(super) identities: BTreeMap<u32, Arc<Identity>>,
     pub(super) sets: BTreeMap<u32, Arc<CidrSet>>,
-    pub(super) blocks: BTreeMap<Fingerprint, Block>,
+    pub(super) blocks: BTreeMap<Fingerprint, Arc<Block>>,
     /// Where an address that nobody knows may be a pod's; empty if no ruleset asks for that.
     pub(super) pod_ranges: BTreeSet<IpNet>,
     pub(super) active: Arc<Active>,
@@ -32,11 +31,22 @@ pub(super) type PortName = (Protocol, Text);
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Active {
     /// Selectors by what they are hashed to.
-    pub(super) selectors: BTreeMap<Fingerprint, (NamespaceScope, Option<Text>, Selector)>,
+    pub(super) selectors: BTreeMap<Fingerprint, Arc<PeerSelector>>,
     /// Selectors of nodes.
     pub(super) nodes: BTreeMap<Fingerprint, Selector>,
     /// Names of ports in egress rules.
     pub(super) names: BTreeSet<PortName>,
+}
+
+/// A selector of pods in the peers of a policy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PeerSelector {
+    /// Of which namespaces.
+    pub(super) scope: NamespaceScope,
+    /// The policy's namespace, if `scope` is that.
+    pub(super) own: Option<Text>,
+    /// Of which labels.
+    pub(super) pods: Selector,
 }
 
 /// A ruleset's rules, with their ports as classes.
@@ -121,22 +131,20 @@ impl fmt::Display for Block {
 }
 
 impl Active {
-    /// Adds a selector of pods, of a policy in `namespace` if that has one.
-    pub(super) fn insert(
-        &mut self,
-        namespace: Option<&Text>,
-        scope: &NamespaceScope,
-        pods: &Selector,
-    ) {
-        let own = matches!(scope, NamespaceScope::Own).then_some(namespace);
-        self.selectors
-            .entry(selector_print(namespace, scope, pods))
-            .or_insert_with(|| (scope.clone(), own.flatten().cloned(), pods.clone()));
-    }
-
-    /// Adds a selector of nodes.
-    pub(super) fn insert_nodes(&mut self, nodes: &Selector) {
-        self.nodes.insert(nodes_print(nodes), nodes.clone());
+    /// What this has and another has not.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        fn rest<V: Clone>(
+            a: &BTreeMap<Fingerprint, V>,
+            b: &BTreeMap<Fingerprint, V>,
+        ) -> BTreeMap<Fingerprint, V> {
+            let rest = a.iter().filter(|(print, _)| !b.contains_key(print));
+            rest.map(|(&print, value)| (print, value.clone())).collect()
+        }
+        Self {
+            selectors: rest(&self.selectors, &other.selectors),
+            nodes: rest(&self.nodes, &other.nodes),
+            names: &self.names - &other.names,
+        }
     }
 }
 
@@ -202,11 +210,13 @@ impl PolicyState {
     }
 
     /// The blocks of both: a domain name has the addresses of both.
-    fn joined_blocks(&self, other: &PolicyState) -> BTreeMap<Fingerprint, Block> {
+    fn joined_blocks(&self, other: &PolicyState) -> BTreeMap<Fingerprint, Arc<Block>> {
         let mut blocks = self.blocks.clone();
         for (&print, block) in &other.blocks {
             let known = blocks.entry(print).or_insert_with(|| block.clone());
-            known.cidrs.extend(&block.cidrs);
+            if known.cidrs != block.cidrs {
+                Arc::make_mut(known).cidrs.extend(&block.cidrs);
+            }
         }
         blocks
     }
@@ -221,10 +231,9 @@ impl PolicyState {
     /// Everything of both.
     pub(super) fn joined(&self, other: &PolicyState) -> PolicyState {
         fn join<K: Ord + Copy, T: Clone>(a: &BTreeMap<K, T>, b: &BTreeMap<K, T>) -> BTreeMap<K, T> {
-            a.iter()
-                .chain(b)
-                .map(|(&key, value)| (key, value.clone()))
-                .collect()
+            let mut all = a.clone();
+            all.append(&mut b.clone());
+            all
         }
         PolicyState {
             rulesets: join(&self.rulesets, &other.rulesets),
@@ -232,144 +241,15 @@ impl PolicyState {
             sets: join(&self.sets, &other.sets),
             blocks: self.joined_blocks(other),
             pod_ranges: &self.pod_ranges | &other.pod_ranges,
-            active: Arc::new(Active {
-                selectors: join(&self.active.selectors, &other.active.selectors),
-                nodes: join(&self.active.nodes, &other.active.nodes),
-                names: &self.active.names | &other.active.names,
-            }),
+            active: if self.active == other.active {
+                self.active.clone()
+            } else {
+                Arc::new(Active {
+                    selectors: join(&self.active.selectors, &other.active.selectors),
+                    nodes: join(&self.active.nodes, &other.active.nodes),
+                    names: &self.active.names | &other.active.names,
+                })
+            },
         }
     }
-}
-
-/// The rows between all rulesets, identities and sets. Where the row for any peer says it all, there is
-/// no other.
-pub(super) fn rows(state: &PolicyState) -> BTreeMap<RowKey, RowVal> {
-    let peers = Peers::new(state);
-    let mut rows = Vec::new();
-    for (&ruleset, content) in &state.rulesets {
-        let start = rows.len();
-        for rule in &content.rules {
-            peers.add_rows(ruleset, rule, &mut rows);
-        }
-        drop_covered(&mut rows, start, content.isolates);
-    }
-    rows.into_iter().collect()
-}
-
-/// Of a ruleset's rows: sorts them, joins those with one key, and drops those that the row for any peer
-/// covers.
-fn drop_covered(rows: &mut Vec<(RowKey, RowVal)>, start: usize, isolates: bool) {
-    let mut own = rows.split_off(start);
-    own.sort_unstable_by_key(|&(key, _)| key);
-    own.dedup_by(|(key, val), (kept, into)| {
-        let same = key == kept;
-        if same {
-            into.join(val);
-        }
-        same
-    });
-    // Rows for any peer come first in the order of keys.
-    let any: BTreeMap<u16, RowVal> = own
-        .iter()
-        .take_while(|(key, _)| key.peer == peer::ANY)
-        .map(|(key, val)| (key.class, *val))
-        .collect();
-    own.retain(|(key, val)| {
-        let covers = |any: &RowVal| any.covers(val, isolates);
-        key.peer == peer::ANY || !any.get(&key.class).is_some_and(covers)
-    });
-    rows.extend(own);
-}
-
-/// Identities and sets by what rules ask of them.
-struct Peers<'a> {
-    state: &'a PolicyState,
-    by_selector: HashMap<Fingerprint, Vec<u32>>,
-    by_port_name: HashMap<&'a PortName, Vec<u32>>,
-    by_block: HashMap<Fingerprint, Vec<u32>>,
-}
-
-impl<'a> Peers<'a> {
-    fn new(state: &'a PolicyState) -> Self {
-        let mut peers = Self {
-            state,
-            by_selector: HashMap::new(),
-            by_port_name: HashMap::new(),
-            by_block: HashMap::new(),
-        };
-        for (&number, identity) in &state.identities {
-            add_each(
-                &mut peers.by_selector,
-                identity.matched.iter().copied(),
-                number,
-            );
-            let mut names: Vec<_> = identity.ports.iter().map(|(name, _)| name).collect();
-            names.dedup();
-            add_each(&mut peers.by_port_name, names.into_iter(), number);
-        }
-        for (&number, set) in &state.sets {
-            add_each(
-                &mut peers.by_block,
-                set.blocks.iter().copied(),
-                number | peer::CIDR,
-            );
-        }
-        peers
-    }
-
-    fn add_rows(&self, ruleset: u32, rule: &ClassedRule, rows: &mut Vec<(RowKey, RowVal)>) {
-        let key = |peer: u32, class: u16| RowKey {
-            ruleset,
-            peer,
-            class,
-            reserved: 0,
-        };
-        for &peer in &rule.unknown.peers {
-            let classes = rule.unknown.classes.iter();
-            rows.extend(classes.map(|&class| (key(peer, class), rule.unknown.says)));
-        }
-        let mut add = |peer: u32, class: u16| rows.push((key(peer, class), rule.says));
-        let selected = rule
-            .selectors
-            .iter()
-            .filter_map(|print| self.by_selector.get(print))
-            .flatten();
-        let blocks = rule
-            .blocks
-            .iter()
-            .filter_map(|print| self.by_block.get(print))
-            .flatten();
-        let any = rule.any.then_some(&peer::ANY);
-        for &peer in selected.clone().chain(blocks).chain(any) {
-            rule.classes.iter().for_each(|&class| add(peer, class));
-        }
-        for (name, classes) in &rule.named {
-            let with_name = self
-                .by_port_name
-                .get(name)
-                .filter(|_| rule.any)
-                .into_iter()
-                .flatten();
-            for &peer in selected.clone().chain(with_name) {
-                let ports = self
-                    .state
-                    .identities
-                    .get(&peer)
-                    .into_iter()
-                    .flat_map(|identity| &identity.ports);
-                let own = ports
-                    .filter(|(own, _)| own == name)
-                    .filter_map(|(_, port)| classes.get(port));
-                own.for_each(|&class| add(peer, class));
-            }
-        }
-    }
-}
-
-fn add_each<K: Eq + Hash>(
-    map: &mut HashMap<K, Vec<u32>>,
-    keys: impl Iterator<Item = K>,
-    number: u32,
-) {
-    keys.for_each(|key| map.entry(key).or_default().push(number));
 }
