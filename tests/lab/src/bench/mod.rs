@@ -9,6 +9,7 @@ mod bytecode;
 mod control;
 mod kube_proxy;
 mod packets;
+mod pods;
 mod policy;
 mod proxies;
 mod rounds;

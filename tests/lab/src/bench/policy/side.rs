@@ -1,26 +1,20 @@
 //! A node with a set of policies in force, by Sluice or by nftables, and a client and a server on it.
 
-use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::nft;
 use super::set::{PEERS, Set, peer_address, peer_name};
 use crate::agent::Agent;
+use crate::bench::pods;
 use crate::bench::rounds::Slot;
-use crate::bench::traffic::{self, FORBIDDEN_PORT, Order, PORT, Target, Test};
+use crate::bench::traffic::{Order, PORT, Target, Test};
 use crate::bench::worker::{Pair, Sample};
 use crate::kube::Manifests;
 use crate::kube::objects::{self, PodManifest};
 use crate::topology::{Cluster, Dual, Node, Pod};
-use crate::wait;
-
-/// How long an agent may take to read its objects and program them.
-const IN_SYNC: Duration = Duration::from_secs(120);
-/// How long the first transaction may take.
-const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
 /// Who enforces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,9 +46,7 @@ impl Side {
         (name, by, set): (&'static str, By, Set),
         cpu: usize,
     ) -> Result<Side> {
-        let client = cluster.add_pod(node, &format!("client-{node}"))?;
-        let server = cluster.add_pod(node, &format!("server-{node}"))?;
-        traffic::leave_room_for_connections(client.netns())?;
+        let [client, server] = pods::make(cluster, node)?;
         let mut agent = None;
         match by {
             By::Sluice => agent = Some(start_agent(cluster, [&client, &server], set)?),
@@ -87,30 +79,13 @@ impl Side {
     /// # Errors
     /// No transaction succeeds in time; or the policies do not hold.
     pub fn await_ready(&mut self) -> Result<()> {
-        if let Some(agent) = &mut self.agent {
-            agent.wait_in_sync(IN_SYNC)?;
-        }
-        let what = format!("the first transactions of {}", self.name);
-        wait::until(FIRST_ANSWER, &what, || {
-            let time = Duration::from_millis(5);
-            let sample = self.pair.run(Test::Crr, self.target, time)?;
-            match sample.error {
-                Some(error) => bail!("{error}"),
-                None => Ok(()),
-            }
-        })?;
-        let closed = self.set.isolates();
-        let [client, server] = &self.pods;
-        let to = (IpAddr::from(server.addrs().v4), FORBIDDEN_PORT).into();
-        let patience = Duration::from_millis(if closed { 200 } else { 5_000 });
-        let connected = client
-            .netns()
-            .run(|| TcpStream::connect_timeout(&to, patience));
-        match (closed, connected) {
-            (true, Ok(_)) => bail!("{}: a port is open that no policy allows", self.name),
-            (false, Err(error)) => bail!("{}: the server's second port: {error}", self.name),
-            _ => Ok(()),
-        }
+        pods::await_ready(
+            self.name,
+            self.agent.as_mut(),
+            &mut self.pair,
+            [self.target],
+        )?;
+        pods::check_policy(self.name, &self.pods, self.set.isolates())
     }
 
     /// The agent, if it is Sluice that enforces.

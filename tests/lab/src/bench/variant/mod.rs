@@ -4,20 +4,20 @@ mod cluster;
 pub mod nft;
 mod redirect;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use aya::Ebpf;
 use dataplane_common::abi::capacity;
 
+use super::pods;
 use super::rounds::To;
-use super::traffic::{self, FORBIDDEN_PORT, PORT, Target, Test};
+use super::traffic::{PORT, Target, Test};
 use super::worker::{Pair, Sample};
 use crate::agent::Agent;
 use crate::kube::Manifests;
 use crate::topology::{Cluster, Pod};
-use crate::wait;
 pub use cluster::Scale;
 
 /// Address of the first Service. The others follow it; the last stays below 10.112.0.0.
@@ -27,11 +27,6 @@ const SERVICE_PORT: u16 = 80;
 /// Further addresses of the server on the bare kernel's node.
 const FIRST_ALIAS: Ipv4Addr = Ipv4Addr::new(10, 112, 1, 0);
 const ALIASES: &str = "10.112.0.0/14";
-/// How long an agent may take to read its objects and program them.
-const IN_SYNC: Duration = Duration::from_secs(120);
-/// How long the first transaction may take.
-const FIRST_ANSWER: Duration = Duration::from_secs(20);
-
 /// What a node does for its pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -82,9 +77,7 @@ impl Variant {
         path: Path,
         cpu: usize,
     ) -> Result<Variant> {
-        let client = cluster.add_pod(node, &format!("client-{node}"))?;
-        let server = cluster.add_pod(node, &format!("server-{node}"))?;
-        traffic::leave_room_for_connections(client.netns())?;
+        let [client, server] = pods::make(cluster, node)?;
         let (fixed, random) = targets(path, server.addrs().v4);
         let mut programs = None;
         let mut agent = None;
@@ -126,21 +119,10 @@ impl Variant {
     /// # Errors
     /// No transaction succeeds in time; or a policy does not hold.
     pub fn await_ready(&mut self) -> Result<()> {
-        if let Some(agent) = &mut self.agent {
-            agent.wait_in_sync(IN_SYNC)?;
-        }
-        let targets = [Some(self.fixed), self.random];
-        for target in targets.into_iter().flatten() {
-            let what = format!("the first transactions of {}", self.name);
-            wait::until(FIRST_ANSWER, &what, || {
-                let sample = self.pair.run(Test::Crr, target, Duration::from_millis(5))?;
-                match sample.error {
-                    Some(error) => bail!("{error}"),
-                    None => Ok(()),
-                }
-            })?;
-        }
-        self.check_policy()
+        let targets = [Some(self.fixed), self.random].into_iter().flatten();
+        pods::await_ready(self.name, self.agent.as_mut(), &mut self.pair, targets)?;
+        let policed = matches!(self.path, Path::Sluice(scale) if scale.policies > 0);
+        pods::check_policy(self.name, &self.pods, policed)
     }
 
     /// Lets the client work for a slot.
@@ -159,23 +141,6 @@ impl Variant {
             return None;
         }
         self.pods[0].node().netns().run(nft::thrown_away)
-    }
-
-    /// A port that no policy opens must be closed exactly where there are policies: a fast path
-    /// that forgets to police is not what is to be measured.
-    fn check_policy(&self) -> Result<()> {
-        let policed = matches!(self.path, Path::Sluice(scale) if scale.policies > 0);
-        let [client, server] = &self.pods;
-        let to = (IpAddr::from(server.addrs().v4), FORBIDDEN_PORT).into();
-        let connected = client.netns().run(|| {
-            let within = Duration::from_millis(if policed { 200 } else { 5_000 });
-            std::net::TcpStream::connect_timeout(&to, within)
-        });
-        match (policed, connected) {
-            (true, Ok(_)) => bail!("{}: a port opened that no policy allows", self.name),
-            (false, Err(error)) => bail!("{}: the server's second port: {error}", self.name),
-            _ => Ok(()),
-        }
     }
 }
 
