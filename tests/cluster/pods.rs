@@ -57,13 +57,28 @@ fn names_resolve_to_cluster_ips_and_headless_ones_to_pods() {
 
 #[test]
 fn a_pods_first_packet_reaches_a_service() {
-    let scene = Scene::with_web("first");
+    first_packets("first", "", "Succeeded");
+}
+
+#[test]
+fn a_pods_first_packet_is_dropped_where_policy_forbids_it() {
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: first},
+        spec: {podSelector: {matchLabels: {first: 'yes'}}, policyTypes: [Egress]}}";
+    first_packets("first-denied", policy, "Failed");
+}
+
+/// Pods that do nothing but connect to a Service, and how all of them end beside an object.
+fn first_packets(name: &str, object: &str, expected: &str) {
+    let scene = Scene::with_web(name);
     scene.service("web", "");
     let vips = scene.vips("web");
     for client in scene.inside() {
         for to in &vips {
             answers(&client, *to);
         }
+    }
+    if !object.is_empty() {
+        scene.apply(object);
     }
     for (index, to) in vips.iter().cycle().take(8).enumerate() {
         let node = NODES[(index / 2) % 2];
@@ -90,7 +105,7 @@ fn a_pods_first_packet_reaches_a_service() {
         Ok(said)
     })
     .unwrap();
-    assert!(said.split(' ').all(|phase| phase == "Succeeded"), "{said}");
+    assert!(said.split(' ').all(|phase| phase == expected), "{said}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
     Cni, images,
     machine::Machine,
     network::{self, DNS, node_name},
-    programs::{CNI_PLUGINS, Programs},
+    programs::{CNI_PLUGINS, NODE_PLUGINS, Programs},
     state::State,
     step,
 };
@@ -211,7 +211,7 @@ fn runtime_settings() -> String {
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   [plugins.'io.containerd.cri.v1.runtime'.cni]
-    bin_dirs = ["{CNI_PLUGINS}"]
+    bin_dirs = ["{CNI_PLUGINS}", "{NODE_PLUGINS}"]
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]

@@ -18,6 +18,8 @@ const COREDNS: &str = "1.12.4";
 
 /// Where Debian puts network plugins.
 pub const CNI_PLUGINS: &str = "/usr/lib/cni";
+/// Where plugins are that only one node has.
+pub const NODE_PLUGINS: &str = "/var/lib/cni/bin";
 
 /// Packages of Kubernetes with what its programs say of their version.
 const VERSIONED: [&str; 2] = [

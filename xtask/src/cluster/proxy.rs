@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     images,
     network::{self, PODS, node_name},
-    programs::Programs,
+    programs::{NODE_PLUGINS, Programs},
     state::State,
 };
 use crate::{process, workspace};
@@ -71,10 +71,27 @@ fn changes(cgroups: &str) -> Value {
         .rsplit_once(':')
         .unwrap_or((images::AGENT, "latest"));
     let server = format!("https://{}:6443", network::API[0]);
-    let variables = json!([{"name": "SLUICE_API_SERVER", "value": server}]);
+    let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+    let variables = [
+        variable("SLUICE_API_SERVER", &server),
+        variable("SLUICE_CNI_INSTALL", "true"),
+        variable("SLUICE_CNI_BIN_DIR", "/host/cni/bin"),
+        variable("SLUICE_CNI_CONF_DIR", "/host/cni/net.d"),
+    ];
+    let mount = |name: &str, place: &str| json!({"name": name, "mountPath": place});
+    let mounts = [
+        mount("cni-bin", "/host/cni/bin"),
+        mount("cni-conf", "/host/cni/net.d"),
+    ];
+    let volume = |name: &str, path: &str, kind: &str| json!({"name": name, "hostPath": {"path": path, "type": kind}});
+    let volumes = [
+        volume("cgroup", cgroups, "Directory"),
+        volume("cni-bin", NODE_PLUGINS, "DirectoryOrCreate"),
+        volume("cni-conf", "/etc/cni/net.d", "DirectoryOrCreate"),
+    ];
     let pod = json!({
-        "containers": [{"name": "agent", "env": variables}],
-        "volumes": [{"name": "cgroup", "hostPath": {"path": cgroups, "type": "Directory"}}],
+        "containers": [{"name": "agent", "env": variables, "volumeMounts": mounts}],
+        "volumes": volumes,
     });
     let patch = json!({
         "apiVersion": "apps/v1",
