@@ -88,10 +88,11 @@ async fn an_api_server_that_restarts_is_followed_again_and_takes_nothing_away() 
 #[tokio::test]
 async fn a_server_that_cannot_stream_lists_is_listed_by_pages() {
     let server = ApiServer::start(&["--feature-gates=WatchList=false"]);
+    let earlier = namespace(&server, "earlier");
     let mut world = World::synced(server.access(server.address())).await;
-    assert!(world.objects.contains("Namespace default"));
-    let object = namespace(&server, "later");
-    world.has(&object).await;
+    assert!(world.objects.contains(&earlier));
+    let later = namespace(&server, "later");
+    world.has(&later).await;
 }
 
 #[tokio::test]
