@@ -1,5 +1,5 @@
 //! Whether maps say what the policies say: the verdicts of the pods of this node, by the
-//! [`oracle`] and by what the kernel makes of the maps.
+//! [`oracle`](crate::oracle) and by what the kernel makes of the maps.
 //!
 //! Not every address and port is tried, but one of each kind. Pods are of one kind if policies cannot tell
 //! them apart and the maps say the same of them, so that what is wrong with one entry makes a kind of its

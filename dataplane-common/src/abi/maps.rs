@@ -49,14 +49,14 @@ pub mod name {
     pub const EVENTS: &str = "events";
     /// LRU_HASH [`DropKey`](crate::abi::DropKey) -> [`DropVal`](crate::abi::DropVal): drops that an event told of.
     pub const TOLD: &str = "told";
-    /// PERCPU_ARRAY of u64: when the budget of events is full ([`crate::decide::budget`]), then the
-    /// verdicts without an event since the last one.
+    /// PERCPU_ARRAY of u64: when the budget of events is full ([`crate::decide::budget`]); the verdicts
+    /// without an event since the last one; and 1 << 32 with the tick in which it was found spent.
     pub const EVENT_BUDGET: &str = "event_budget";
     /// PERCPU_ARRAY [`event_count`](crate::abi::event_count) -> u64 verdicts.
     pub const EVENT_COUNTS: &str = "event_counts";
     /// PERCPU_ARRAY `DropReason` -> u64 packets.
     pub const DROPS: &str = "drops";
-    /// PERCPU_ARRAY [`super::audit_count`] -> u64 flows.
+    /// PERCPU_ARRAY [`audit_count`](crate::abi::audit_count) -> u64 flows.
     pub const AUDITS: &str = "audits";
     /// ARRAY hash of a sender -> u64: when its budget of ICMP errors is full.
     pub const ERROR_BUDGETS: &str = "error_budgets";
@@ -167,7 +167,7 @@ pub mod capacity {
     /// Kinds of drops that events have told of lately.
     pub const TOLD: u32 = 8_192;
     /// Words of a CPU's budget of events.
-    pub const EVENT_BUDGET: u32 = 2;
+    pub const EVENT_BUDGET: u32 = 3;
     /// Counts of verdicts by what became of their events.
     pub const EVENT_COUNTS: u32 = 4;
     /// Drop reasons.

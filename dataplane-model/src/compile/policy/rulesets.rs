@@ -35,6 +35,9 @@ pub(super) struct Compiled {
 /// What a ruleset comes from: policies, and the numbers of the pod's named ports that they name.
 type Cause = (Arc<Selecting>, Vec<(PortName, u16)>);
 
+/// As [`Cause`], by where the policies are.
+type Place = (*const Selecting, Vec<(PortName, u16)>);
+
 /// Rulesets that were in use in the last compile.
 pub(super) type Known = HashMap<Cause, Arc<Compiled>>;
 
@@ -44,8 +47,8 @@ pub(super) struct Rulesets<'c, 'a> {
     /// Numbers that names of ports stand for at peers.
     named: &'c BTreeMap<PortName, BTreeSet<u16>>,
     known: &'c mut Known,
-    /// Those in use, by where the policies are.
-    used: HashMap<(*const Selecting, Vec<(PortName, u16)>), (Cause, Arc<Compiled>)>,
+    /// Those in use.
+    used: HashMap<Place, (Cause, Arc<Compiled>)>,
     numbers: BTreeMap<u32, Arc<Ruleset>>,
 }
 
