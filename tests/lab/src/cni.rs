@@ -1,6 +1,6 @@
 //! A container runtime's part: calling the CNI plugin after the one that made a pod's device.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -151,7 +151,11 @@ impl Runtime {
             .spawn_process(&mut plugin)
             .with_context(|| format!("cannot run {}", self.program.display()))?;
         let mut input = child.stdin.take().context("no pipe to the plugin")?;
-        input.write_all(conf.to_string().as_bytes())?;
+        match input.write_all(conf.to_string().as_bytes()) {
+            // As for every runtime: a plugin may answer without its configuration, and end before it was written.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            written => written?,
+        }
         drop(input);
         let done = child.wait_with_output()?;
         let output = match done.stdout.is_empty() {
