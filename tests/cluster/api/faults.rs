@@ -130,8 +130,10 @@ async fn a_token_that_is_renewed_on_disk_is_used_when_the_old_one_is_refused() {
     // A connection may fail before it is refused.
     let is_refused = |world: &World| {
         let states = world.api.states().snapshot();
-        let failure = states[&Kind::Pod].failure.as_deref().unwrap_or_default();
-        failure.contains("401") && failure.contains("renew it")
+        let failure = states
+            .get(&Kind::Pod)
+            .and_then(|state| state.failure.as_deref());
+        failure.is_some_and(|text| text.contains("401") && text.contains("renew it"))
     };
     world.until("a refusal", is_refused).await;
     fs::write(server.dir().join("token"), "good").expect("a token");
