@@ -407,7 +407,7 @@ fn send<F: Family, C: Ctx, const HOOK: u32>(
     {
         return forward::deliver::<F, C>(ctx, target);
     }
-    forward::redirect_status(forward::by_route::<F, C>(ctx, packet, &dst))
+    forward::routed(forward::by_route::<F, C>(ctx, packet, &dst), flags)
 }
 
 /// An ICMP error: it goes the way of the flow that it is about.

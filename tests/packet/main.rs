@@ -39,6 +39,7 @@ macro_rules! both_families {
     };
 }
 
+mod arrivals;
 mod audit;
 mod balance;
 mod beside;

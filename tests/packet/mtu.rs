@@ -48,6 +48,16 @@ both_families! {
         }
     }
 
+    /// A reply of a pod that the client dialled by its own address.
+    fn pods_are_told(w: Redirect) {
+        for proto in [TCP, UDP] {
+            let (from, to) = ((FAR_CLIENT, 5_000), (SERVER, 8080));
+            let _ = w.send(At::FromNet, &w.first(proto, from, to)).redirected();
+            let reply = large(&w, proto, to, from, true);
+            w.send(At::FromPod(SERVER), &reply).refused(TooBig, &told(&w, &reply, FAR_CLIENT, proto));
+        }
+    }
+
     /// What the stack may cut up goes there as it is, and is translated behind it. In IPv6 it may
     /// not.
     fn the_stack_cuts_up_replies(w: Redirect) {

@@ -49,6 +49,8 @@ fn make() -> File {
          route add 2001:db8::64/128 via fd00:f::fe mtu lock 1400
          route add 10.2.0.0/24 via 192.0.2.2
          route add fd00:2::/64 via fd00:f::2
+         route add unreachable 198.51.100.201/32
+         route add unreachable 2001:db8::c9/128
          route add default via 192.0.2.254
          route add default via fd00:f::fe
 ",

@@ -78,7 +78,8 @@ both_families! {
             w.tcp(SYN, FROM, (Host::Node, 22)),
             w.tcp(ACK, FROM, (Host::Node, 22)),
             w.udp(FROM, AT),
-            w.tcp(SYN, FROM, (SERVER, 8080)),
+            w.tcp(ACK, FROM, (SERVER, 8080)),
+            w.echo(false, OUTSIDE, SERVER, 9),
             w.echo(false, OUTSIDE, Host::Node, 9),
         ] {
             w.send(At::FromNet, &frame).passes(&frame);

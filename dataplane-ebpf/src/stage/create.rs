@@ -231,15 +231,24 @@ fn refusal(origin: &Origin, reason: DropReason) -> u32 {
     }
 }
 
-/// True where a flow without a frontend gets an entry: at the pods. Beside another implementation of
-/// Services also where a pod's packet leaves the node, for only there its backend is seen.
+/// True where a flow without a frontend gets an entry: at the pods; and at the uplink by which it comes,
+/// if it can go from there to its pod past the host's stack. Beside another implementation of Services
+/// the stack is not passed by, and a pod's flow also gets one where it leaves the node, for only there
+/// its backend is seen.
 #[inline(always)]
 fn opens_direct<F: Family>(origin: &Origin, packet: &Packet<F::Addr>) -> bool {
-    is_at_pod(origin)
-        || (!maps::enabled(config_flags::SERVICES)
-            && origin.hook == hook::TO_NET as u32
-            && origin.host == 0
-            && subject::identity::<F>(&packet.src).ifindex != 0)
+    if is_at_pod(origin) {
+        return true;
+    }
+    if maps::enabled(config_flags::SERVICES) {
+        return origin.hook == hook::FROM_NET as u32
+            && packet.kind == Kind::Ports
+            && conntrack::begins(packet)
+            && may_redirect(origin, subject::identity::<F>(&packet.dst).ifindex);
+    }
+    origin.hook == hook::TO_NET as u32
+        && origin.host == 0
+        && subject::identity::<F>(&packet.src).ifindex != 0
 }
 
 #[inline(always)]

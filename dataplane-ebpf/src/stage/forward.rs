@@ -1,7 +1,7 @@
 //! Sends a packet on: into a pod of this node, out by a route, or up the host's stack.
 
 use dataplane_common::{
-    abi::{Subject, subject_state},
+    abi::{Subject, ct_flags, subject_state},
     net::{eth, ipv4, proto},
     verdict::{Action, DropReason, Verdict},
 };
@@ -194,4 +194,16 @@ pub fn redirect_status(status: u32) -> Verdict {
         None => Ok(Action::Redirect),
         Some(reason) => Err(reason),
     }
+}
+
+/// The status of [`by_route`] for a packet of a flow with some `ct_flags`, as a verdict. One that is not
+/// translated may go by the host's stack: it knows routes that the lookup does not, and tells the sender
+/// if there is none.
+#[inline(always)]
+pub fn routed(status: u32, flags: u16) -> Verdict {
+    let translated = flags & (ct_flags::DNAT | ct_flags::SNAT) != 0;
+    if status == DropReason::NoRoute as u32 && !translated {
+        return Ok(Action::Pass);
+    }
+    redirect_status(status)
 }
