@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use dataplane_model::compile::PolicyState;
 use dataplane_model::snapshot::{Event, Interface};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -29,6 +30,8 @@ pub(super) struct DomainNames {
     proxy: Option<Proxy>,
     /// It was needed, and there can be none.
     is_refused: bool,
+    /// The policy whose names are looked out for.
+    followed: Option<Arc<PolicyState>>,
     learnt: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     held: Vec<oneshot::Sender<()>>,
     in_use: Arc<InUse>,
@@ -46,6 +49,7 @@ impl DomainNames {
             names: Names::load(path, SystemTime::now())?,
             proxy: None,
             is_refused: false,
+            followed: None,
             learnt: mpsc::channel(WAITING),
             held: Vec::new(),
             in_use,
@@ -86,6 +90,17 @@ impl DomainNames {
             let left = end.duration_since(now).unwrap_or(AGAIN);
             Instant::now() + left.max(Duration::from_millis(1))
         });
+    }
+
+    /// Looks out for the names that rules ask for, if policy is not the very same as before.
+    fn follow(&mut self, policy: &Arc<PolicyState>, is_possible: bool) {
+        let mut followed = self.followed.iter();
+        if followed.any(|known| Arc::ptr_eq(known, policy)) {
+            return;
+        }
+        let wanted: BTreeSet<_> = policy.domains().cloned().collect();
+        self.want(Arc::new(wanted), is_possible);
+        self.followed = Some(Arc::clone(policy));
     }
 
     /// Rules in force ask for these names.
@@ -154,9 +169,8 @@ impl Agent {
     /// After a round: names that its rules ask for are looked out for, and answers go out.
     pub(super) fn follow_names(&mut self) {
         let policy = &self.engine.state().policy().policy;
-        let wanted: BTreeSet<_> = policy.domains().cloned().collect();
         let is_possible = self.engine.snapshot().node.has_dns_proxy;
-        self.domains.want(Arc::new(wanted), is_possible);
+        self.domains.follow(policy, is_possible);
         self.publisher.domains(&self.domains.names);
         self.release();
     }
