@@ -82,7 +82,8 @@ impl IdKind {
 /// The numbers in use.
 #[derive(Clone, Debug)]
 pub struct IdTable {
-    entries: HashMap<IdKey, Entry>,
+    /// A tree: a hash table may be more than half empty, and there are some of each Service.
+    entries: BTreeMap<IdKey, Entry>,
     spaces: BTreeMap<IdKind, Space>,
     names: HashMap<(IdKind, u32), Arc<str>>,
     /// Counts compiles of policy: its entries of an earlier round are retired.
@@ -115,7 +116,7 @@ impl IdTable {
                 .map_or(peer::IDENTITIES, |map| capacities.of(map))
         };
         Self {
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             spaces: IdKind::ALL
                 .into_iter()
                 .map(|kind| (kind, Space::new(limit(kind))))

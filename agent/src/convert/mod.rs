@@ -14,6 +14,7 @@ mod peers;
 mod plain;
 mod policies;
 mod services;
+mod shared;
 mod slices;
 mod tiers;
 
@@ -28,6 +29,7 @@ use crate::source::tiers::TierPolicy;
 use crate::source::{Change, Kind, Object, ObjectKey, Origin, Problem};
 use fields::{Fault, Note};
 use plain::{Plain, key_in_force};
+use shared::Common;
 
 pub use nodes::NAMESPACE_NAME_LABEL;
 
@@ -44,7 +46,7 @@ pub struct Converter {
     members: BTreeMap<String, usize>,
     /// Namespaces in force, declared or implied by their objects.
     namespaces: BTreeSet<String>,
-    places: slices::Places,
+    common: Common,
     /// Objects that could not be understood, since this was last asked for.
     fresh: Vec<Problem>,
 }
@@ -190,7 +192,7 @@ impl Converter {
             key,
             object,
             &self.destination_rules(key),
-            &mut self.places,
+            &mut self.common,
             &mut notes,
         );
         let Some(known) = self.known.get_mut(key) else {
@@ -320,7 +322,7 @@ fn convert(
     key: &ObjectKey,
     object: &Object,
     rules: &[(ObjectKey, Arc<Object>)],
-    places: &mut slices::Places,
+    common: &mut Common,
     notes: &mut Vec<Note>,
 ) -> Outcome {
     let some = |object| Ok(Some(object));
@@ -337,9 +339,9 @@ fn convert(
         ))),
         Object::Node(node) => nodes::node(key, node).map(|node| Some(model::Object::Node(node))),
         Object::Pod(pod) => nodes::pod(key, pod).map(|pod| Some(model::Object::Pod(pod))),
-        Object::Service(service) => services::service(key, service, notes)
+        Object::Service(service) => services::service(key, service, &mut common.names, notes)
             .map(|service| service.map(model::Object::Service)),
-        Object::EndpointSlice(slice) => slices::endpoint_slice(key, slice, places, notes)
+        Object::EndpointSlice(slice) => slices::endpoint_slice(key, slice, common, notes)
             .map(|slice| slice.map(model::Object::Slice)),
         Object::NetworkPolicy(policy) => {
             let read = policies::policy(key, policy, notes);

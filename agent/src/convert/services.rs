@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dataplane_model::snapshot::{
-    self as model, OnRemoved, ServiceKind, ServicePort, TargetPort, TrafficPolicy,
+    self as model, Labels, OnRemoved, ServiceKind, ServicePort, TargetPort, TrafficPolicy,
 };
 use ipnet::IpNet;
 
 use super::fields::{self, Fault, Note, PortRef};
 use super::model_key;
+use super::shared::Shared;
 use crate::source::ObjectKey;
 use crate::source::core::{self, ServiceSpec};
 
@@ -24,6 +25,7 @@ const AFFINITY_SECS: [u32; 2] = [10_800, 86_400];
 pub fn service(
     key: &ObjectKey,
     service: &core::Service,
+    names: &mut Shared<str>,
     notes: &mut Vec<Note>,
 ) -> Result<Option<model::Service>, Fault> {
     if service.metadata.labels.contains_key(PROXY_NAME_LABEL) {
@@ -37,7 +39,7 @@ pub fn service(
     let spec = &service.spec;
     let kind = service_kind(spec)?;
     let (cluster_ips, headless) = cluster_ips(spec)?;
-    let ports = ports(spec, kind, notes)?;
+    let ports = ports(spec, kind, names, notes)?;
     if cluster_ips.is_empty() && !headless && kind != ServiceKind::ExternalName {
         notes.push(Note::new(
             "spec.clusterIP",
@@ -54,7 +56,7 @@ pub fn service(
         key: model_key(key),
         created: fields::created(&service.metadata)?,
         kind,
-        selector: (!spec.selector.is_empty()).then(|| fields::labels(&spec.selector)),
+        selector: selector(spec, names),
         cluster_ips,
         external_ips: external_ips(spec, notes),
         lb_ips,
@@ -70,6 +72,12 @@ pub fn service(
         publish_not_ready: spec.publish_not_ready_addresses,
         on_backend_removed: on_backend_removed(service, notes),
     }))
+}
+
+fn selector(spec: &ServiceSpec, names: &mut Shared<str>) -> Option<Labels> {
+    let labels = spec.selector.iter();
+    let labels = labels.map(|(key, value)| (names.of(key.as_str()), value.as_str().into()));
+    (!spec.selector.is_empty()).then(|| labels.collect())
 }
 
 fn service_kind(spec: &ServiceSpec) -> Result<ServiceKind, Fault> {
@@ -123,6 +131,7 @@ fn cluster_ips(spec: &ServiceSpec) -> Result<(Vec<IpAddr>, bool), Fault> {
 fn ports(
     spec: &ServiceSpec,
     kind: ServiceKind,
+    shared: &mut Shared<str>,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<ServicePort>, Fault> {
     let given = &spec.ports;
@@ -159,7 +168,7 @@ fn ports(
             },
         };
         ports.push(ServicePort {
-            name: name.into(),
+            name: shared.of(name),
             protocol,
             port: number,
             target,

@@ -1,57 +1,23 @@
 //! EndpointSlices.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use dataplane_model::snapshot::{self as model, Endpoint, Place, SlicePort, Text};
 
 use super::fields::{self, Fault, Note};
 use super::model_key;
+use super::shared::{Common, Shared};
 use crate::source::ObjectKey;
 use crate::source::core::{self, SERVICE_NAME_LABEL};
 
 /// Label of the slices of headless Services.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
-/// Places of endpoints, each kept once.
-#[derive(Debug, Default)]
-pub struct Places {
-    known: HashSet<Arc<Place>>,
-    /// Look for places that nobody uses when there are this many.
-    tidy_at: usize,
-}
-
-impl Places {
-    /// The place that an endpoint names; `None` if it says nothing.
-    fn of(&mut self, endpoint: &core::Endpoint) -> Option<Arc<Place>> {
-        let names =
-            |hints: &[core::Hint]| hints.iter().map(|hint| Text::from(&*hint.name)).collect();
-        let place = Place {
-            node: endpoint.node_name.as_deref().map(Into::into),
-            zones: names(&endpoint.hints.for_zones),
-            nodes: names(&endpoint.hints.for_nodes),
-        };
-        if place == Place::default() {
-            return None;
-        }
-        if let Some(known) = self.known.get(&place) {
-            return Some(Arc::clone(known));
-        }
-        if self.known.len() >= self.tidy_at {
-            self.known.retain(|place| Arc::strong_count(place) > 1);
-            self.tidy_at = (self.known.len() * 2).max(64);
-        }
-        let place = Arc::new(place);
-        self.known.insert(Arc::clone(&place));
-        Some(place)
-    }
-}
-
 /// An EndpointSlice; `None` if it belongs to no Service that is served.
 pub fn endpoint_slice(
     key: &ObjectKey,
     slice: &core::EndpointSlice,
-    places: &mut Places,
+    common: &mut Common,
     notes: &mut Vec<Note>,
 ) -> Result<Option<model::EndpointSlice>, Fault> {
     let label = |name: &str| slice.metadata.labels.get(name);
@@ -82,7 +48,7 @@ pub fn endpoint_slice(
     };
     let mut endpoints = Vec::with_capacity(slice.endpoints.len());
     for (index, endpoint) in slice.endpoints.iter().enumerate() {
-        match self::endpoint(index, endpoint, ipv4, places) {
+        match self::endpoint(index, endpoint, ipv4, &mut common.places) {
             Ok(endpoint) => endpoints.push(endpoint),
             Err(Fault { field, message }) => {
                 notes.push(Note::new(field, message, "the other endpoints serve"));
@@ -92,16 +58,20 @@ pub fn endpoint_slice(
     Ok(Some(model::EndpointSlice {
         key: model_key(key),
         service: model::ObjectKey::new(key.namespace.as_str(), service.as_str()),
-        ports: slice_ports(slice, notes),
+        ports: slice_ports(slice, &mut common.names, notes),
         endpoints,
     }))
 }
 
 /// The ports that have a number: without one, a port cannot be forwarded to.
-fn slice_ports(slice: &core::EndpointSlice, notes: &mut Vec<Note>) -> Vec<SlicePort> {
+fn slice_ports(
+    slice: &core::EndpointSlice,
+    names: &mut Shared<str>,
+    notes: &mut Vec<Note>,
+) -> Vec<SlicePort> {
     let mut ports = Vec::with_capacity(slice.ports.len());
     for (index, port) in slice.ports.iter().enumerate() {
-        match slice_port(&format!("ports[{index}]"), port) {
+        match slice_port(&format!("ports[{index}]"), port, names) {
             Ok(port) => ports.extend(port),
             Err(Fault { field, message }) => {
                 notes.push(Note::new(field, message, "the other ports are served"));
@@ -111,12 +81,16 @@ fn slice_ports(slice: &core::EndpointSlice, notes: &mut Vec<Note>) -> Vec<SliceP
     ports
 }
 
-fn slice_port(field: &str, port: &core::EndpointPort) -> Result<Option<SlicePort>, Fault> {
+fn slice_port(
+    field: &str,
+    port: &core::EndpointPort,
+    names: &mut Shared<str>,
+) -> Result<Option<SlicePort>, Fault> {
     let Some(number) = port.port.filter(|&number| number != 0) else {
         return Ok(None);
     };
     Ok(Some(SlicePort {
-        name: port.name.as_deref().unwrap_or_default().into(),
+        name: names.of(port.name.as_deref().unwrap_or_default()),
         protocol: fields::protocol(&format!("{field}.protocol"), port.protocol.as_deref())?,
         port: fields::port(&format!("{field}.port"), number)?,
     }))
@@ -126,7 +100,7 @@ fn endpoint(
     index: usize,
     endpoint: &core::Endpoint,
     ipv4: bool,
-    places: &mut Places,
+    places: &mut Shared<Place>,
 ) -> Result<Endpoint, Fault> {
     let field = || format!("endpoints[{index}].addresses[0]");
     let Some(text) = endpoint.addresses.first() else {
@@ -147,6 +121,17 @@ fn endpoint(
         ready: conditions.ready.unwrap_or(true),
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
-        place: places.of(endpoint),
+        place: place(endpoint, places),
     })
+}
+
+/// The place that an endpoint names; `None` if it says nothing.
+fn place(endpoint: &core::Endpoint, places: &mut Shared<Place>) -> Option<Arc<Place>> {
+    let names = |hints: &[core::Hint]| hints.iter().map(|hint| Text::from(&*hint.name)).collect();
+    let place = Place {
+        node: endpoint.node_name.as_deref().map(Into::into),
+        zones: names(&endpoint.hints.for_zones),
+        nodes: names(&endpoint.hints.for_nodes),
+    };
+    (place != Place::default()).then(|| places.of(place))
 }

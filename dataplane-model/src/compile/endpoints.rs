@@ -1,7 +1,7 @@
 //! Endpoints of Service ports: from slices, or from the selector where there is none.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::rc::Rc;
@@ -38,8 +38,35 @@ impl Target<'_> {
     }
 }
 
-/// Slices of each Service.
-pub(super) type Slices = HashMap<ObjectKey, Vec<ObjectKey>>;
+/// Slices of each Service, as pairs of their keys: nearly all Services have one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slices(BTreeSet<(ObjectKey, ObjectKey)>);
+
+impl Slices {
+    /// Adds one.
+    pub(super) fn insert(&mut self, service: ObjectKey, slice: ObjectKey) {
+        self.0.insert((service, slice));
+    }
+
+    /// Takes one out.
+    pub(super) fn remove(&mut self, service: &ObjectKey, slice: &ObjectKey) {
+        self.0.remove(&(service.clone(), slice.clone()));
+    }
+
+    /// Those of a Service, by key.
+    pub(super) fn of(&self, service: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        let first = (service.clone(), ObjectKey::new("", ""));
+        let pairs = self.0.range(first..);
+        let service = service.clone();
+        let of_service = pairs.take_while(move |(of, _)| *of == service);
+        of_service.map(|(_, slice)| slice)
+    }
+
+    /// True if a Service has one.
+    pub(super) fn has(&self, service: &ObjectKey) -> bool {
+        self.of(service).next().is_some()
+    }
+}
 
 /// Pods of a namespace by label.
 type ByLabel<'a> = HashMap<(&'a str, &'a str), Vec<&'a Pod>>;
@@ -105,13 +132,13 @@ impl<'a> Index<'a> {
     /// Endpoints of a Service's port, of both families, by address and port.
     pub(super) fn targets(&self, service: &'a Service, port: &ServicePort) -> Vec<Target<'a>> {
         let mut merged = BTreeMap::new();
-        match self.slices.get(&service.key) {
-            Some(slices) => slices
-                .iter()
+        if self.slices.has(&service.key) {
+            let slices = self.slices.of(&service.key);
+            slices
                 .filter_map(|key| self.snapshot.slices.get(key))
-                .for_each(|slice| self.add_slice(slice, port, &mut merged)),
-            None if self.snapshot.node.slices_only => {}
-            None => self.add_selected(service, port, &mut merged),
+                .for_each(|slice| self.add_slice(slice, port, &mut merged));
+        } else if !self.snapshot.node.slices_only {
+            self.add_selected(service, port, &mut merged);
         }
         merged.into_values().collect()
     }

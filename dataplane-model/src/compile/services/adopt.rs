@@ -241,8 +241,8 @@ impl State {
     }
 }
 
-fn own<A: Ord + Copy + std::hash::Hash>(
-    frontends: &mut HashMap<ServiceKey<A>, Front>,
+fn own<A: Ord + Copy>(
+    frontends: &mut BTreeMap<ServiceKey<A>, Front>,
     keys: &[ServiceKey<A>],
     owner: &ObjectKey,
 ) {

@@ -38,8 +38,7 @@ impl Dependents {
             ..Self::default()
         };
         for slice in snapshot.slices.values() {
-            let slices = self.slices.entry(slice.service.clone()).or_default();
-            slices.push(slice.key.clone());
+            self.slices.insert(slice.service.clone(), slice.key.clone());
         }
         for key in snapshot.services.keys() {
             self.classify(snapshot, key);
@@ -95,23 +94,12 @@ impl Dependents {
     ) {
         let new = snapshot.slices.get(key);
         if let Some(old) = old.filter(|old| new.is_none_or(|new| new.service != old.service)) {
-            if let Some(slices) = self.slices.get_mut(&old.service) {
-                slices.retain(|slice| slice != key);
-                if slices.is_empty() {
-                    self.slices.remove(&old.service);
-                }
-            }
+            self.slices.remove(&old.service, key);
             self.classify(snapshot, &old.service);
             self.touch(&old.service, marks);
         }
         if let Some(new) = new {
-            let slices = self.slices.entry(new.service.clone()).or_default();
-            if !slices.contains(key) {
-                // Nearly all Services have one or two.
-                slices.reserve_exact(1);
-                slices.push(key.clone());
-                slices.sort_unstable();
-            }
+            self.slices.insert(new.service.clone(), key.clone());
             self.classify(snapshot, &new.service);
             self.touch(&new.service, marks);
         }
@@ -166,7 +154,7 @@ impl Dependents {
     /// Notes how a Service finds its endpoints.
     fn classify(&mut self, snapshot: &Snapshot, key: &ObjectKey) {
         let selects = |service: &Service| service.selector.as_ref().is_some_and(|s| !s.is_empty());
-        if !self.slices.contains_key(key)
+        if !self.slices.has(key)
             && snapshot
                 .services
                 .get(key)

@@ -1,6 +1,6 @@
 //! The Service maps as they are written, and who has what in them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use dataplane_common::abi::{
     Addr4, Addr6, BackendVal, ClassVal, IdKey, ServiceKey, ServiceVal, SlotVal, SourceRangeKey,
@@ -29,8 +29,8 @@ pub struct Maps {
 pub struct Side<A> {
     /// Backends.
     pub(super) backends: Places<BackendVal<A>>,
-    /// Frontends.
-    pub(super) frontends: HashMap<ServiceKey<A>, Front>,
+    /// Frontends. A tree: a hash table may be more than half empty.
+    pub(super) frontends: BTreeMap<ServiceKey<A>, Front>,
     /// Frontends that are not wanted any more and may still be in the map.
     pub(super) leaving: BTreeSet<ServiceKey<A>>,
     /// Services that want a frontend which is another's.
@@ -131,7 +131,7 @@ impl<A: Family> Side<A> {
     fn new(capacities: &Capacities) -> Self {
         Self {
             backends: Places::new(A::BACKENDS, capacities.backends),
-            frontends: HashMap::new(),
+            frontends: BTreeMap::new(),
             leaving: BTreeSet::new(),
             waiting: BTreeMap::new(),
             given: BTreeMap::new(),

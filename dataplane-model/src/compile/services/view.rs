@@ -10,7 +10,7 @@ use crate::snapshot::{EndpointSlice, ObjectKey, Snapshot};
 use crate::tables::{Family, MapId, Tables};
 
 impl Services {
-    /// All frontends of a family, in no order.
+    /// All frontends of a family, by key.
     pub fn frontends<A: Family>(&self) -> impl Iterator<Item = (ServiceKey<A>, ServiceVal)> {
         let fronts = A::side(&self.state.maps).frontends.iter();
         fronts.map(|(key, front)| (*key, front.value))
@@ -22,7 +22,7 @@ impl Services {
         snapshot: &'a Snapshot,
         service: &ObjectKey,
     ) -> impl Iterator<Item = &'a EndpointSlice> {
-        let slices = self.depend.slices.get(service).into_iter().flatten();
+        let slices = self.depend.slices.of(service);
         slices.filter_map(|key| snapshot.slices.get(key))
     }
 
