@@ -2,7 +2,7 @@
 //! memory the state needs.
 //!
 //! `cargo run --release -p dataplane-model --example compile_time -- [SERVICES] [ENDPOINTS EACH]
-//! [POLICIES] [PODS]`
+//! [POLICIES] [PODS] [OF THEM ON THIS NODE]`
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -26,10 +26,14 @@ fn main() {
     let size = |place: usize, usual: usize| sizes.get(place).copied().unwrap_or(usual);
     let (services, endpoints) = (size(0, 10_000), size(1, 10));
     let (policies, pods) = (size(2, 0), size(3, 0));
-    println!("{services} Services of {endpoints} endpoints, {policies} policies, {pods} pods");
+    let here = size(4, pods);
+    println!(
+        "{services} Services of {endpoints} endpoints, {policies} policies, {pods} pods, {here} of them here"
+    );
 
     let before = resident();
-    let snapshot = cluster(services, endpoints, policies, pods);
+    let mut snapshot = cluster(services, endpoints, policies);
+    add_pods(&mut snapshot, pods, here);
     println!("snapshot               {:>9} KiB", resident() - before);
     let mut state = Reconciler::new(snapshot, IdTable::new(capacities(services * endpoints)));
     let start = Instant::now();
@@ -62,6 +66,9 @@ fn policy_changes(state: &mut Reconciler, pods: usize) {
     time("one policy changed", count, state, |round| {
         vec![Object::Policy(policy(0, 9090 + (round % 2) as u16))]
     });
+    let [denies, allows] = turns(count, state);
+    print("a policy allows nobody", denies);
+    print("a policy allows pods", allows);
     time("labels of a namespace", count, state, |round| {
         let team = format!("team{}", round % 2);
         vec![Object::Namespace(Namespace {
@@ -88,6 +95,28 @@ fn policy_changes(state: &mut Reconciler, pods: usize) {
     });
 }
 
+/// Times one policy whose peers are nobody and somebody in turns, apart.
+fn turns(count: usize, state: &mut Reconciler) -> [Vec<Duration>; 2] {
+    let mut times = [Vec::new(), Vec::new()];
+    let peers = [Labels::from([("app".into(), "nobody".into())]), app(10)];
+    for round in 0..2 * count {
+        let peer = Peer::Pods {
+            namespaces: NamespaceScope::Own,
+            pods: Selector::from(&peers[round % 2]),
+        };
+        let rule = Rule {
+            peers: Peers::Only(vec![peer]),
+            ports: Ports::Any,
+        };
+        let policy = NetworkPolicy {
+            ingress: Some(vec![rule]),
+            ..policy(0, 8080)
+        };
+        times[round % 2].push(took(state, vec![Object::Policy(policy)]));
+    }
+    times
+}
+
 /// Times rounds that each begin with some changes.
 fn time(
     what: &str,
@@ -95,17 +124,23 @@ fn time(
     state: &mut Reconciler,
     mut changes: impl FnMut(usize) -> Vec<Object>,
 ) {
-    let mut times = Vec::new();
-    for round in 0..count {
-        let changes = changes(round);
-        let start = Instant::now();
-        for change in changes {
-            state.fold(Event::Apply(change));
-        }
-        let outcome = state.reconcile(&mut NoMaps);
-        times.push(start.elapsed());
-        assert!(outcome.errors.is_empty() && outcome.refused.is_none());
+    let times = (0..count).map(|round| took(state, changes(round)));
+    print(what, times.collect());
+}
+
+/// How long a round takes that begins with these changes.
+fn took(state: &mut Reconciler, changes: Vec<Object>) -> Duration {
+    let start = Instant::now();
+    for change in changes {
+        state.fold(Event::Apply(change));
     }
+    let outcome = state.reconcile(&mut NoMaps);
+    let took = start.elapsed();
+    assert!(outcome.errors.is_empty() && outcome.refused.is_none());
+    took
+}
+
+fn print(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |percent: usize| millis(times[(times.len() - 1) * percent / 100]);
     println!("{what:22} {:>9} ms p50  {} ms p99", at(50), at(99));
@@ -141,7 +176,7 @@ fn millis(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64() * 1e3)
 }
 
-fn cluster(services: usize, endpoints: usize, policies: usize, pods: usize) -> Snapshot {
+fn cluster(services: usize, endpoints: usize, policies: usize) -> Snapshot {
     let node = NodeConfig {
         name: "node0".into(),
         addresses: vec![Ipv4Addr::new(192, 168, 0, 1).into()],
@@ -157,10 +192,6 @@ fn cluster(services: usize, endpoints: usize, policies: usize, pods: usize) -> S
             ending: false,
         }));
     }
-    for index in 0..pods {
-        add(Object::Pod(pod(index)));
-        add(Object::Interface(device(index)));
-    }
     (0..services).for_each(|index| {
         add(Object::Service(service(index)));
         add(Object::Slice(slice(index, endpoints, 0)));
@@ -169,6 +200,19 @@ fn cluster(services: usize, endpoints: usize, policies: usize, pods: usize) -> S
         add(Object::Policy(policy(index, 8080)));
     });
     snapshot
+}
+
+/// Adds pods, the first `here` on this node.
+fn add_pods(snapshot: &mut Snapshot, pods: usize, here: usize) {
+    let mut add = |object| snapshot.apply(Event::Apply(object));
+    for index in 0..here.min(pods) {
+        add(Object::Pod(pod(index)));
+        add(Object::Interface(device(index)));
+    }
+    for index in here..pods {
+        let node = Some("node1".into());
+        add(Object::Pod(Pod { node, ..pod(index) }));
+    }
 }
 
 fn namespace(index: usize) -> String {

@@ -26,8 +26,9 @@ pub use services::{Presence, Round, ServiceNames, Services, Sided};
 pub struct Desired {
     /// Contents of the maps.
     pub tables: Tables,
-    /// Rows, prefixes and numbers of the time while pods and addresses change over from the policy in
-    /// force. Prefixes, where there are any, stand for those of `tables` until then.
+    /// Rows, prefixes, identities and numbers of the time while pods and addresses change over from the
+    /// policy in force. Prefixes and identities, where there are any, stand for those of `tables` until
+    /// then.
     pub transition: Tables,
     /// What the numbers of rulesets, identities and CIDR sets in `tables` mean.
     pub policy: Arc<PolicyState>,
@@ -121,7 +122,7 @@ struct Compiler<'a> {
     errors: Vec<CapacityError>,
 }
 
-impl<'a> Compiler<'a> {
+impl Compiler<'_> {
     /// The value, or `None` after noting why there is none.
     fn note<T>(&mut self, result: Result<T, CapacityError>) -> Option<T> {
         result.map_err(|error| self.errors.push(error)).ok()
@@ -129,16 +130,13 @@ impl<'a> Compiler<'a> {
 
     fn finish(
         mut self,
-        policies: &policy::PodPolicies<'a>,
+        policies: &policy::PodPolicies,
         memo: &PolicyMemo,
     ) -> Result<Desired, Vec<CapacityError>> {
         if self.errors.is_empty() {
             self.desired.tables.ids = self.ids.in_use();
             policy::transition(&mut self, policies, memo);
-            let tables = &self.desired.tables;
-            let mut ids = self.ids.in_use();
-            ids.retain(|key, _| !tables.ids.contains_key(key));
-            self.desired.transition.ids = ids;
+            self.desired.transition.ids = self.ids.in_use_beyond(&self.desired.tables.ids);
         }
         if self.errors.is_empty() {
             self.desired.notices.sort_unstable();

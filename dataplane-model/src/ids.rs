@@ -293,11 +293,17 @@ impl IdTable {
 
     /// Numbers that the current compile of policy asked for.
     pub(crate) fn in_use(&self) -> BTreeMap<IdKey, IdVal> {
+        self.in_use_beyond(&BTreeMap::new())
+    }
+
+    /// The same but for some that are known.
+    pub(crate) fn in_use_beyond(&self, known: &BTreeMap<IdKey, IdVal>) -> BTreeMap<IdKey, IdVal> {
         let current = self
             .entries
             .iter()
             .filter(|(key, entry)| entry.round == self.round && !is_service(key));
-        current.map(|(&key, entry)| (key, entry.val)).collect()
+        let beyond = current.filter(|(key, _)| !known.contains_key(key));
+        beyond.map(|(&key, entry)| (key, entry.val)).collect()
     }
 
     /// Notes that a plan of the current compile has been applied in full: retired numbers are free.

@@ -9,7 +9,7 @@ use crate::eval;
 use crate::gone::Gone;
 use crate::ids::IdTable;
 use crate::plan::Plan;
-use crate::snapshot::{Change, Event, Snapshot};
+use crate::snapshot::{Event, Snapshot};
 use crate::store::{MapStore, Written};
 use crate::tables::{MapId, Tables};
 
@@ -97,9 +97,7 @@ impl Reconciler {
             self.policy_changed = true;
             self.policy_refused = None;
         }
-        if let Change::Pod(key, _) = &change {
-            self.policy_memo.pod_changed(key.clone());
-        }
+        self.policy_memo.note(&change);
         self.services.note(&self.snapshot, &change);
         true
     }

@@ -6,10 +6,12 @@
 //! CIDRs, use a class of ports. Rulesets, identities and sets never change: other content is another
 //! number.
 
+mod addresses;
 mod asked;
 mod cidrs;
 mod identities;
 mod kinds;
+mod pods;
 mod ports;
 mod rows;
 mod rulesets;
@@ -17,8 +19,7 @@ mod selected;
 mod selectors;
 mod state;
 
-use std::cell::LazyCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,10 +27,11 @@ use dataplane_common::abi::{RowKey, RowVal};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Compiler, Notice};
-use crate::snapshot::{ObjectKey, Pod, Snapshot};
+use crate::snapshot::{Change, ObjectKey, Snapshot};
 use asked::InForce;
 use identities::Identities;
 use kinds::Kinds;
+use pods::{KnownPods, Pods};
 use rulesets::{Compiled, Rulesets};
 use selected::Selecting;
 pub use state::PolicyState;
@@ -41,11 +43,9 @@ type Fingerprint = (u64, u64);
 /// what it concerns; it comes to the same as without.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyMemo {
-    /// Pods that policies see, in the snapshot's order, with their kinds.
-    pods: Vec<(ObjectKey, usize)>,
-    /// Pods that changed since.
-    changed: HashSet<ObjectKey>,
+    pods: KnownPods,
     kinds: Kinds,
+    placed: addresses::Placed,
     in_force: InForce,
     rulesets: rulesets::Known,
     state: Arc<PolicyState>,
@@ -53,19 +53,32 @@ pub struct PolicyMemo {
 }
 
 impl PolicyMemo {
-    /// Notes that a pod is there, is gone, or is another than before. All else is found out.
-    pub fn pod_changed(&mut self, pod: ObjectKey) {
-        self.changed.insert(pod);
+    /// Notes what changed in the snapshot. Each change of pods, devices and nodes has to be noted; all else
+    /// is found out.
+    pub fn note(&mut self, change: &Change) {
+        self.pods.note(change);
     }
 }
 
 /// What subjects need to know.
-pub(super) struct PodPolicies<'a> {
-    /// Policy of each pod of this node, by its key.
-    pub(super) pods: BTreeMap<&'a ObjectKey, PodPolicy>,
-    /// Those pods by address.
-    pub(super) by_ip: HashMap<IpAddr, &'a Pod>,
-    all: Pods<'a>,
+pub(super) struct PodPolicies {
+    /// Policy of each kind that there are pods of on this node.
+    of_kind: HashMap<usize, PodPolicy>,
+    pods: Arc<Pods>,
+}
+
+impl PodPolicies {
+    /// Policy of a pod of this node.
+    pub(super) fn of(&self, pod: &ObjectKey) -> Option<&PodPolicy> {
+        let seen = self.pods.get(pod)?;
+        self.of_kind.get(&seen.kind).filter(|_| seen.is_local)
+    }
+
+    /// The pod of this node with an address, and its policy.
+    pub(super) fn at(&self, ip: IpAddr) -> Option<(&ObjectKey, &PodPolicy)> {
+        let seen = self.pods.local_at(ip)?;
+        Some((&seen.key, self.of_kind.get(&seen.kind)?))
+    }
 }
 
 /// Numbers of one pod.
@@ -86,13 +99,13 @@ pub(super) struct PodPolicy {
 }
 
 /// Fills the policy maps but for the subjects.
-pub(super) fn compile<'a>(compiler: &mut Compiler<'a>, memo: &mut PolicyMemo) -> PodPolicies<'a> {
+pub(super) fn compile(compiler: &mut Compiler<'_>, memo: &mut PolicyMemo) -> PodPolicies {
     let snapshot = compiler.snapshot;
-    let pods = Pods::new(compiler, memo);
     let kinds = &mut memo.kinds;
+    let pods = memo.pods.see(snapshot, kinds);
     kinds.see_namespaces(snapshot);
-    let here = pods.kinds_here();
-    kinds.see_policies(snapshot, &here);
+    let here = &pods.kinds_here;
+    kinds.see_policies(snapshot, here);
     let before = memo.in_force.active.clone();
     let concerning = here.iter().flat_map(|&kind| kinds[kind].concerning.all());
     memo.in_force.see(concerning);
@@ -100,11 +113,11 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>, memo: &mut PolicyMemo) ->
     let identities = identities::number(compiler, &pods, kinds, &before, &active);
     let blocks = memo.in_force.blocks(snapshot);
     let tables = &mut compiler.desired.tables;
-    tables.v4.identities = identities::table(snapshot, &pods, &identities, &blocks);
-    tables.v6.identities = identities::table(snapshot, &pods, &identities, &blocks);
+    (tables.v4.identities, tables.v6.identities) =
+        (memo.placed).tables(snapshot, &pods, &identities, &blocks);
     let named = identities.named_ports();
     let mut rulesets = Rulesets::new(compiler, &named, &mut memo.rulesets);
-    let policies: HashMap<usize, PodPolicy> = here
+    let of_kind = here
         .iter()
         .map(|&kind| (kind, of_kind(kinds, kind, &identities, &mut rulesets)))
         .collect();
@@ -133,21 +146,13 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>, memo: &mut PolicyMemo) ->
     memo.state = Arc::new(state);
     compiler.desired.policy = memo.state.clone();
     kinds.forget_unused();
-    let local = pods.local();
-    let by_ip = by_ip(pods.local()).into_iter();
-    PodPolicies {
-        pods: local
-            .map(|one| (&one.pod.key, policies[&one.kind]))
-            .collect(),
-        by_ip: by_ip.map(|(ip, one)| (ip, one.pod)).collect(),
-        all: pods,
-    }
+    PodPolicies { of_kind, pods }
 }
 
 fn of_kind(
     kinds: &Kinds,
     kind: usize,
-    identities: &Identities<'_>,
+    identities: &Identities,
     rulesets: &mut Rulesets<'_, '_>,
 ) -> PodPolicy {
     let (like, concerning) = (&kinds[kind].like, &kinds[kind].concerning);
@@ -172,11 +177,7 @@ fn of_kind(
 /// Fills the maps for the change from the policy in force to the desired one. Meanwhile a pod may have
 /// a ruleset of either, so addresses are told apart by the selectors and blocks of both, and rows
 /// join what goes with what comes. The numbers of what goes stay reserved until the change is done.
-pub(super) fn transition<'a>(
-    compiler: &mut Compiler<'a>,
-    policies: &PodPolicies<'a>,
-    memo: &PolicyMemo,
-) {
+pub(super) fn transition(compiler: &mut Compiler<'_>, policies: &PodPolicies, memo: &PolicyMemo) {
     let desired = compiler.desired.policy.clone();
     let mut both = desired.joined(&compiler.ids.applied);
     if both == *desired {
@@ -190,14 +191,14 @@ pub(super) fn transition<'a>(
         both.sets.extend(sets);
     }
     if both.active != desired.active || both.blocks != desired.blocks {
-        let (pods, kinds) = (&policies.all, &memo.kinds);
+        let (pods, kinds) = (&policies.pods, &memo.kinds);
         let gone = both.active.without(&desired.active);
         let identities = identities::number_with(compiler, pods, kinds, &both.active, &gone);
-        let snapshot = compiler.snapshot;
-        let between = &mut compiler.desired.transition;
-        let blocks = &both.blocks;
-        between.v4.identities = identities::table(snapshot, pods, &identities, blocks);
-        between.v6.identities = identities::table(snapshot, pods, &identities, blocks);
+        if !memo.placed.are_of(pods, &identities, &both.blocks) {
+            let between = &mut compiler.desired.transition;
+            (between.v4.identities, between.v6.identities) =
+                addresses::tables(compiler.snapshot, pods, &identities, &both.blocks);
+        }
         both.identities.extend(identities.numbers);
     }
     let mut between = both.rows_beyond(&desired);
@@ -270,102 +271,4 @@ fn notices<'s>(
         ),
         reason: "PodRangesUnknown",
     }));
-}
-
-/// A pod that policies see.
-#[derive(Clone, Copy)]
-struct Seen<'a> {
-    pod: &'a Pod,
-    /// The place of its kind.
-    kind: usize,
-    /// It is of this node.
-    is_local: bool,
-}
-
-/// Pods that policies see.
-struct Pods<'a> {
-    /// All of the cluster.
-    all: Vec<Seen<'a>>,
-    by_ip: HashMap<IpAddr, Seen<'a>>,
-}
-
-impl<'a> Pods<'a> {
-    fn new(compiler: &Compiler<'a>, memo: &mut PolicyMemo) -> Self {
-        let snapshot = compiler.snapshot;
-        memo.see_pods(snapshot);
-        let devices = LazyCell::new(|| {
-            let devices = snapshot.interfaces.values();
-            let addresses = devices.flat_map(|device| &device.addresses);
-            addresses.collect::<HashSet<_>>()
-        });
-        let has_device = |pod: &Pod| pod.ips.iter().any(|ip| devices.contains(ip));
-        let is_local = |pod: &Pod| {
-            pod.node
-                .as_ref()
-                .map_or_else(|| has_device(pod), |node| *node == snapshot.node.name)
-        };
-        let pods = snapshot.pods.values().filter(|pod| pod.is_policy_pod());
-        let kinds = memo.pods.iter().map(|&(_, kind)| kind);
-        let all: Vec<_> = pods
-            .zip(kinds)
-            .map(|(pod, kind)| Seen {
-                pod,
-                kind,
-                is_local: is_local(pod),
-            })
-            .collect();
-        let by_ip = by_ip(all.iter().copied());
-        Self { all, by_ip }
-    }
-
-    fn local(&self) -> impl Iterator<Item = Seen<'a>> {
-        self.all.iter().copied().filter(|seen| seen.is_local)
-    }
-
-    /// All kinds, each with its first pod.
-    fn kinds(&self) -> impl Iterator<Item = (usize, &'a Pod)> {
-        let mut known = HashSet::new();
-        let first = self.all.iter().filter(move |one| known.insert(one.kind));
-        first.map(|one| (one.kind, one.pod))
-    }
-
-    /// Kinds of pods of this node.
-    fn kinds_here(&self) -> Vec<usize> {
-        let mut known = HashSet::new();
-        let kinds = self.local().map(|one| one.kind);
-        kinds.filter(|kind| known.insert(*kind)).collect()
-    }
-}
-
-impl PolicyMemo {
-    /// Looks at all pods again, and finds the kinds of those that changed.
-    fn see_pods(&mut self, snapshot: &Snapshot) {
-        let mut before = std::mem::take(&mut self.pods).into_iter().peekable();
-        let changed = std::mem::take(&mut self.changed);
-        let pods = snapshot.pods.values().filter(|pod| pod.is_policy_pod());
-        for pod in pods {
-            while before.next_if(|(key, _)| *key < pod.key).is_some() {}
-            let known = before.next_if(|(key, _)| *key == pod.key);
-            let known = known.filter(|(key, _)| !changed.contains(key));
-            let known = known.unwrap_or_else(|| (pod.key.clone(), self.kinds.of(pod)));
-            self.pods.push(known);
-        }
-        self.kinds.tidy(&mut self.pods);
-    }
-}
-
-/// Pods by address. Of two pods with one address, the one that stays has it, then the one of this
-/// node, then the first by name.
-fn by_ip<'a>(pods: impl Iterator<Item = Seen<'a>>) -> HashMap<IpAddr, Seen<'a>> {
-    let rank = |one: &Seen<'_>| (one.pod.terminating, !one.is_local);
-    let mut by_ip: HashMap<IpAddr, Seen<'_>> = HashMap::new();
-    for one in pods {
-        for &ip in &one.pod.ips {
-            let owner = by_ip.entry(ip).or_insert(one);
-            if rank(&one) < rank(owner) {
-                *owner = one;
-            }
-        }
-    }
-    by_ip
 }

@@ -10,7 +10,7 @@ use crate::snapshot::{Interface, Pod, Snapshot};
 use crate::tables::Family;
 
 /// Fills the subject maps. Of devices with the same place, the one with the smallest ifindex has it.
-pub(super) fn compile(compiler: &mut Compiler<'_>, policy: &PodPolicies<'_>) {
+pub(super) fn compile(compiler: &mut Compiler<'_>, policy: &PodPolicies) {
     let mask = compiler.ids.capacities().subjects.saturating_sub(1);
     let tables = &mut compiler.desired.tables;
     let dns_proxy = dns_proxy(compiler.snapshot);
@@ -38,21 +38,16 @@ fn dns_proxy(snapshot: &Snapshot) -> u32 {
     }
 }
 
-fn subject<'a>(
-    snapshot: &'a Snapshot,
-    interface: &Interface,
-    policy: &'a PodPolicies<'_>,
-) -> Subject {
-    let numbers = |pod: &'a Pod| Some((pod, policy.pods.get(&pod.key)?));
+fn subject<'a>(snapshot: &'a Snapshot, interface: &Interface, policy: &'a PodPolicies) -> Subject {
     let managed = match &interface.pod {
         Some(named) => {
             let pod = snapshot.pods.get(&named.key);
-            pod.filter(|pod| named.is(pod)).and_then(numbers)
+            let pod = pod.filter(|pod| named.is(pod));
+            pod.and_then(|pod| Some((pod, policy.of(&pod.key)?)))
         }
         None => {
-            let addresses = interface.addresses.iter();
-            let mut pods = addresses.filter_map(|ip| policy.by_ip.get(ip).copied());
-            pods.find_map(numbers)
+            let found = interface.addresses.iter().find_map(|&ip| policy.at(ip));
+            found.and_then(|(key, numbers)| Some((snapshot.pods.get(key)?, numbers)))
         }
     };
     let flag = |set: bool, bit: u16| if set { bit } else { 0 };

@@ -1,35 +1,42 @@
-//! Identities of pods and addresses.
+//! Identities of pods and nodes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use dataplane_common::abi::{IdentityVal, identity_flags};
-
-use super::cidrs::Held;
+use super::Fingerprint;
 use super::kinds::{FEW, Kind, Kinds, Like, Numbered, Space};
+use super::pods::Pods;
 use super::selectors::SelectorIndex;
-use super::state::{Active, Block, Identity, PeerSelector, PortName};
-use super::{Fingerprint, Pods};
+use super::state::{Active, Identity, PeerSelector, PortName};
 use crate::compile::Compiler;
 use crate::ids::{self, IdKind};
-use crate::snapshot::{Labels, NamespaceScope, Pod, Selector, Snapshot, Text};
-use crate::tables::Family;
+use crate::snapshot::{Labels, NamespaceScope, ObjectKey, Pod, Selector, Text};
 
 /// Identities of all pods, and of the nodes that rules can tell apart.
 #[derive(Default)]
-pub(super) struct Identities<'a> {
+pub(super) struct Identities {
     pub(super) numbers: BTreeMap<u32, Arc<Identity>>,
-    by_kind: HashMap<usize, u32>,
-    by_node: HashMap<&'a Text, u32>,
+    /// By the places of kinds, 0 for none.
+    pub(super) by_kind: Vec<u32>,
+    pub(super) by_node: HashMap<Text, u32>,
 }
 
-impl Identities<'_> {
-    /// The identity of a kind of pods, 0 for none.
-    pub(super) fn of(&self, kind: usize) -> u32 {
-        self.by_kind.get(&kind).copied().unwrap_or(0)
+impl Identities {
+    /// Room for all kinds.
+    fn new(kinds: &Kinds) -> Self {
+        Self {
+            by_kind: vec![0; kinds.iter().len()],
+            ..Self::default()
+        }
     }
 
-    fn of_node(&self, node: &Text) -> u32 {
+    /// The identity of a kind of pods, 0 for none.
+    pub(super) fn of(&self, kind: usize) -> u32 {
+        self.by_kind[kind]
+    }
+
+    /// The identity of a node, 0 for none.
+    pub(super) fn of_node(&self, node: &Text) -> u32 {
         self.by_node.get(node).copied().unwrap_or(0)
     }
 
@@ -46,7 +53,7 @@ impl Identities<'_> {
     }
 
     fn add(&mut self, kind: usize, numbered: &Numbered) {
-        self.by_kind.insert(kind, numbered.number);
+        self.by_kind[kind] = numbered.number;
         let content = || numbered.content.clone();
         self.numbers.entry(numbered.number).or_insert_with(content);
     }
@@ -54,14 +61,14 @@ impl Identities<'_> {
 
 /// Numbers the identities of all kinds that there are pods of, and nodes'. `before` is what peers were
 /// told apart by when the kinds were looked at last.
-pub(super) fn number<'a>(
-    compiler: &mut Compiler<'a>,
-    pods: &Pods<'a>,
+pub(super) fn number(
+    compiler: &mut Compiler<'_>,
+    pods: &Pods,
     kinds: &mut Kinds,
     before: &Active,
     active: &Active,
-) -> Identities<'a> {
-    let mut identities = Identities::default();
+) -> Identities {
+    let mut identities = Identities::new(kinds);
     number_nodes(compiler, active, &mut identities);
     if active != before {
         exchange(kinds, before, active);
@@ -92,14 +99,14 @@ pub(super) fn number<'a>(
 }
 
 /// The same while selectors that are in force no more still tell peers apart.
-pub(super) fn number_with<'a>(
-    compiler: &mut Compiler<'a>,
-    pods: &Pods<'a>,
+pub(super) fn number_with(
+    compiler: &mut Compiler<'_>,
+    pods: &Pods,
     kinds: &Kinds,
     both: &Active,
     gone: &Active,
-) -> Identities<'a> {
-    let mut identities = Identities::default();
+) -> Identities {
+    let mut identities = Identities::new(kinds);
     number_nodes(compiler, both, &mut identities);
     let index = PeerIndex::new(gone);
     let spaces = index.spaces(kinds);
@@ -128,9 +135,10 @@ pub(super) fn number_with<'a>(
     identities
 }
 
-fn new_number(compiler: &mut Compiler<'_>, content: Identity, pod: &Pod) -> Option<Numbered> {
+fn new_number(compiler: &mut Compiler<'_>, content: Identity, pod: &ObjectKey) -> Option<Numbered> {
     let key = ids::key(IdKind::Identity, &content);
-    let number = compiler.ids.id_of(key, || describe(pod));
+    let snapshot = compiler.snapshot;
+    let number = (compiler.ids).id_of(key, || describe(pod, snapshot.pods.get(pod)));
     Some(Numbered {
         key,
         number: compiler.note(number)?,
@@ -204,7 +212,7 @@ impl PeerSelector {
     }
 }
 
-fn number_nodes<'a>(compiler: &mut Compiler<'a>, active: &Active, identities: &mut Identities<'a>) {
+fn number_nodes(compiler: &mut Compiler<'_>, active: &Active, identities: &mut Identities) {
     let snapshot = compiler.snapshot;
     // Of this node no object may be known, and it is a node all the same.
     let unknown = Labels::new();
@@ -229,7 +237,7 @@ fn number_nodes<'a>(compiler: &mut Compiler<'a>, active: &Active, identities: &m
         let Some(number) = compiler.note(number) else {
             continue;
         };
-        identities.by_node.insert(name, number);
+        identities.by_node.insert(name.clone(), number);
         let content = || Arc::new(identity);
         identities.numbers.entry(number).or_insert_with(content);
     }
@@ -246,76 +254,18 @@ fn active_ports(like: &Like, active: &Active) -> Vec<(PortName, u16)> {
     ports
 }
 
-fn describe(pod: &Pod) -> String {
+fn describe(key: &ObjectKey, pod: Option<&Pod>) -> String {
     let labels: Vec<_> = pod
-        .labels
         .iter()
+        .flat_map(|pod| pod.labels.iter())
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     format!(
         "{} pods like {} ({})",
-        pod.key.namespace,
-        pod.key.name,
+        key.namespace,
+        key.name,
         labels.join(",")
     )
-}
-
-/// One family's identity map, where these blocks are in force.
-pub(super) fn table<A: Family>(
-    snapshot: &Snapshot,
-    pods: &Pods<'_>,
-    identities: &Identities<'_>,
-    blocks: &BTreeMap<Fingerprint, Arc<Block>>,
-) -> BTreeMap<A, IdentityVal> {
-    let held = Held::by(blocks);
-    let flags_of = |addr: A, flags: u32| {
-        if held.holds(addr) {
-            flags
-        } else {
-            flags | identity_flags::NO_CIDR
-        }
-    };
-    // Of two devices with one address, the newer has it.
-    let mut devices = BTreeMap::new();
-    for interface in snapshot.interfaces.values() {
-        devices.extend(
-            interface
-                .addresses
-                .iter()
-                .map(|&ip| (ip, interface.ifindex)),
-        );
-    }
-    let mut table = BTreeMap::new();
-    for (&ip, owner) in &pods.by_ip {
-        let Some(addr) = A::from_ip(ip) else { continue };
-        let identity = identities.of(owner.kind);
-        let ifindex = devices.get(&ip).copied().unwrap_or(0);
-        table.insert(
-            addr,
-            IdentityVal {
-                identity,
-                ifindex,
-                flags: flags_of(addr, identity_flags::POD),
-            },
-        );
-    }
-    let others = snapshot
-        .nodes
-        .values()
-        .filter(|node| node.name != snapshot.node.name);
-    let remote = others.map(|node| (&node.name, &node.addresses, identity_flags::REMOTE_NODE));
-    let own = &snapshot.node;
-    let own = (&own.name, &own.addresses, identity_flags::NODE);
-    for (name, addresses, flags) in remote.chain([own]) {
-        let value = |addr: A| IdentityVal {
-            identity: identities.of_node(name),
-            ifindex: 0,
-            flags: flags_of(addr, flags),
-        };
-        let addresses = addresses.iter().filter_map(|&ip| A::from_ip(ip));
-        table.extend(addresses.map(|addr| (addr, value(addr))));
-    }
-    table
 }
 
 /// Active selectors by the namespaces that they reach.

@@ -118,9 +118,9 @@ impl Kinds {
         self.all.len() - 1
     }
 
-    /// Drops kinds without pods, if they are many.
-    pub(super) fn tidy(&mut self, pods: &mut [(ObjectKey, usize)]) {
-        let used: HashSet<usize> = pods.iter().map(|&(_, kind)| kind).collect();
+    /// Drops kinds without pods, if they are many. `of_pods` are the kinds of all pods.
+    pub(super) fn tidy(&mut self, of_pods: &mut [usize]) {
+        let used: HashSet<usize> = of_pods.iter().copied().collect();
         if self.all.len() < 2 * used.len() + MANY {
             return;
         }
@@ -134,13 +134,13 @@ impl Kinds {
         }
         let like = self.all.iter().map(|kind| kind.like.clone());
         self.by_like = like.zip(0..).collect();
-        for (_, kind) in pods {
+        for kind in of_pods {
             *kind = places[kind];
         }
     }
 
     /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Kind> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Kind> {
         self.all.iter()
     }
 
