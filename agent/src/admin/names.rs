@@ -105,17 +105,13 @@ fn isolating(
     snapshot: &Snapshot,
     pod: &dataplane_model::snapshot::Pod,
 ) -> [Vec<(PolicyMode, String)>; 2] {
-    let mode = |policy| match snapshot.is_audited(policy) {
-        true => PolicyMode::Audit,
-        false => PolicyMode::Enforce,
-    };
     [Direction::Ingress, Direction::Egress].map(|direction| {
         let policies = snapshot.policies.values().filter(|policy| {
             policy.key.namespace == pod.key.namespace
                 && policy.rules(direction).is_some()
                 && policy.pods.matches(&pod.labels)
         });
-        let named = policies.map(|policy| (mode(policy), policy.key.to_string()));
+        let named = policies.map(|policy| (snapshot.mode_of(policy), policy.key.to_string()));
         named.collect()
     })
 }

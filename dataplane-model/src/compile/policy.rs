@@ -27,13 +27,13 @@ use dataplane_common::abi::{RowKey, RowVal};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Compiler, Notice};
-use crate::snapshot::{Change, ObjectKey, Snapshot};
+use crate::snapshot::{Change, Direction, ObjectKey, Snapshot};
 use asked::InForce;
 use identities::Identities;
 use kinds::Kinds;
 use pods::{KnownPods, Pods};
 use rulesets::{Compiled, Rulesets};
-use selected::Selecting;
+use selected::{RuleOf, Selecting};
 pub use state::PolicyState;
 
 /// A hash that stands for a selector or a block in rulesets, identities and sets.
@@ -244,31 +244,24 @@ fn notices<'s>(
         ),
         reason: "PolicyGone",
     }));
+    let of_rule = |direction: Direction, of: &RuleOf<'_>, reason, text: &str| Notice {
+        object: of.policy.key().to_string(),
+        text: format!("{} rule {}: {text}", direction.name(), of.index + 1),
+        reason,
+    };
     if !compiler.snapshot.node.has_dns_proxy {
         let named = in_force.rules().filter(|(_, of)| of.has_domains());
-        notices.extend(named.map(|(direction, of)| Notice {
-            object: of.policy.key().to_string(),
-            text: format!(
-                "{} rule {}: its domain names match nothing: the agent needs CAP_SYS_ADMIN for the DNS proxy",
-                direction.name(),
-                of.index + 1
-            ),
-            reason: "NoDnsProxy",
-        }));
+        let text =
+            "its domain names match nothing: the agent needs CAP_SYS_ADMIN for the DNS proxy";
+        notices.extend(named.map(|(direction, of)| of_rule(direction, &of, "NoDnsProxy", text)));
     }
-    if !compiler.snapshot.pod_ranges().is_empty() {
-        return;
+    if compiler.snapshot.pod_ranges().is_empty() {
+        let unsure = in_force
+            .rules()
+            .filter(|(direction, of)| of.denies_pods(*direction));
+        let text = "the ranges of pods' addresses are not known, so every address that is no known pod's or node's is denied too: set clusterCIDR, or podCIDRs of the nodes";
+        notices.extend(
+            unsure.map(|(direction, of)| of_rule(direction, &of, "PodRangesUnknown", text)),
+        );
     }
-    let unsure = in_force
-        .rules()
-        .filter(|(direction, of)| of.denies_pods(*direction));
-    notices.extend(unsure.map(|(direction, of)| Notice {
-        object: of.policy.key().to_string(),
-        text: format!(
-            "{} rule {}: the ranges of pods' addresses are not known, so every address that is no known pod's or node's is denied too: set clusterCIDR, or podCIDRs of the nodes",
-            direction.name(),
-            of.index + 1
-        ),
-        reason: "PodRangesUnknown",
-    }));
 }

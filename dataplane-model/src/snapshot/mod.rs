@@ -183,12 +183,18 @@ impl Snapshot {
         labels
     }
 
+    /// What a NetworkPolicy is there for: as it says itself, else as its namespace says.
+    pub fn mode_of(&self, policy: &NetworkPolicy) -> PolicyMode {
+        let of_namespace = || match self.audited.contains(&policy.key.namespace) {
+            true => PolicyMode::Audit,
+            false => PolicyMode::Enforce,
+        };
+        policy.mode.unwrap_or_else(of_namespace)
+    }
+
     /// True if a NetworkPolicy is in audit, by itself or by its namespace.
     pub fn is_audited(&self, policy: &NetworkPolicy) -> bool {
-        match policy.mode {
-            Some(mode) => mode == PolicyMode::Audit,
-            None => self.audited.contains(&policy.key.namespace),
-        }
+        self.mode_of(policy) == PolicyMode::Audit
     }
 
     /// True if some policy is in audit.

@@ -297,36 +297,33 @@ impl Policies {
             std::mem::take(&mut self.cluster),
             &snapshot.cluster_policies,
             |policy| &policy.key,
-            |old, new| {
-                changes.push(Changed {
-                    old: old.map(Policy::Cluster),
-                    new: new.map(Policy::Cluster),
-                });
-            },
+            Policy::Cluster,
+            &mut changes,
         );
         self.namespaced = renewed(
             std::mem::take(&mut self.namespaced),
             &snapshot.policies,
             |policy| &policy.key,
-            |old, new| {
-                changes.push(Changed {
-                    old: old.map(Policy::Namespaced),
-                    new: new.map(Policy::Namespaced),
-                });
-            },
+            Policy::Namespaced,
+            &mut changes,
         );
         changes
     }
 }
 
-/// The values of a map as they are now, in its order. Tells of those that are not the very same as
-/// before: what was there, and what is.
+/// The values of a map as they are now, in its order. Adds those to `changes` that are not the very same
+/// as before.
 fn renewed<K: Ord, V>(
     before: Vec<Arc<V>>,
     now: &BTreeMap<K, Arc<V>>,
     key: impl Fn(&V) -> &K,
-    mut changed: impl FnMut(Option<Arc<V>>, Option<Arc<V>>),
+    policy: impl Fn(Arc<V>) -> Policy,
+    changes: &mut Vec<Changed>,
 ) -> Vec<Arc<V>> {
+    let mut changed = |old: Option<Arc<V>>, new: Option<Arc<V>>| {
+        let [old, new] = [old, new].map(|one| one.map(&policy));
+        changes.push(Changed { old, new });
+    };
     let mut before = before.into_iter().peekable();
     let mut all = Vec::with_capacity(now.len());
     for value in now.values() {
