@@ -13,6 +13,12 @@ use sluice::run;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
+/// glibc's allocator keeps what was freed below memory that is in use. This one's settings stand in
+/// `.cargo/config.toml`.
+#[cfg(target_env = "gnu")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Exit codes beside 0.
 mod exit {
     /// It failed.

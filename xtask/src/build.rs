@@ -26,9 +26,9 @@ pub struct Args {
 pub enum Profile {
     /// For tests.
     Dev,
-    /// For measurements.
+    /// For measurements of packets.
     Release,
-    /// For users.
+    /// For users, and for measurements of the agent.
     Dist,
 }
 

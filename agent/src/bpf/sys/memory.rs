@@ -4,15 +4,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 
-/// Gives back what only the start, or a large list, needed: memory that was freed, which glibc keeps
-/// otherwise for as long as something above it is in use, and the pages of programs' files: code, and
-/// constants. What is used again is mapped again, from the page cache.
+/// Gives back pages of programs' files that only the start, or a large list, needed: code, and constants. What is
+/// used again is mapped again, from the page cache. Memory that was freed is the
+/// allocator's to give back.
 pub fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it takes the allocator's own locks and touches nothing that is allocated.
-    unsafe {
-        libc::malloc_trim(0);
-    }
     let Ok(maps) = fs::File::open("/proc/self/maps") else {
         return;
     };
