@@ -81,6 +81,20 @@ both_families! {
         }
     }
 
+    /// An answer that somebody else gives in the nameserver's name, or the nameserver itself to a query that
+    /// the proxy keeps back, is none.
+    fn only_the_proxy_answers(w: Redirect) {
+        proxy(&mut w);
+        for proto in [UDP, TCP] {
+            let request = w.first(proto, FROM, SERVER_FAR);
+            w.send(At::FromPod(CLIENT), &request).redirects(&request.clone().for_pod(PROXY));
+            let answer = w.answer(proto, SERVER_FAR, FROM);
+            w.send(At::FromNet, &answer).drops(DropReason::OutsideSpoofed);
+            w.send(At::FromPod(SERVER), &answer).drops(DropReason::SourceSpoofed);
+            w.send(At::FromPod(PROXY), &answer).redirects(&answer.clone().for_pod(CLIENT));
+        }
+    }
+
     /// A flow keeps to the proxy: while there is none, it has to wait.
     fn without_a_proxy_its_flows_are_dropped(w: Redirect) {
         let direct = w.udp((CLIENT, 41_000), (SERVER, 53));
