@@ -1,9 +1,9 @@
 //! Flows that come in by an uplink for a pod of this node itself: from other nodes, and from outside.
 
 use dataplane_common::{
-    abi::ct_flags,
+    abi::{ct_flags, identity_flags},
     net::proto::{SCTP, TCP, UDP},
-    verdict::DropReason::PolicyIngress,
+    verdict::DropReason::{OutsideSpoofed, PolicyEgress, PolicyIngress},
 };
 
 use crate::{rules::Peer, seen::At, world::*};
@@ -59,6 +59,30 @@ both_families! {
             w.next_epoch();
             w.send(At::FromNet, &request).drops(PolicyIngress);
             w.send(At::FromPod(SERVER), &reply).drops(PolicyIngress);
+        }
+    }
+
+    /// A sender whose address a pod of this node has now is judged as that pod, and answered there.
+    fn from_who_is_here_now(w: Redirect) {
+        for proto in [TCP, UDP, SCTP] {
+            let request = w.first(proto, FROM, TO);
+            w.send(At::FromNet, &request).redirects(&request.clone().for_pod(SERVER));
+        }
+        let (here, v4, v6) = (ifindex(THIRD), World::address(Family::V4, REMOTE), World::address(Family::V6, REMOTE));
+        w.change_pod(THIRD, |pod| (pod.addr4, pod.addr6) = (addr4(v4), addr6(v6)));
+        w.set_identity(REMOTE, identity_of(THIRD), here, identity_flags::POD);
+        let open = w.allow(&[(Peer::Of(SERVER), 1)]);
+        let closed = w.allow(&[]);
+        for proto in [TCP, UDP, SCTP] {
+            let (request, reply) = (w.first(proto, FROM, TO), w.answer(proto, TO, FROM));
+            w.isolate_egress(THIRD, closed);
+            w.next_epoch();
+            w.send(At::FromPod(THIRD), &request).drops(PolicyEgress);
+            w.isolate_egress(THIRD, open);
+            w.next_epoch();
+            w.send(At::FromPod(THIRD), &request).redirects(&request.clone().for_pod(SERVER));
+            w.send(At::FromPod(SERVER), &reply).redirects(&reply.clone().for_pod(THIRD));
+            w.send(At::FromNet, &request).drops(OutsideSpoofed);
         }
     }
 

@@ -57,6 +57,8 @@ pub const TIGHT_CONNTRACK: u32 = 64;
 
 /// Entries of a conntrack map for random clusters.
 pub const FUZZ_CONNTRACK: u32 = 65_536;
+/// Rulesets that there is room for: few enough that random clusters use each number many times.
+pub const RULESETS: u32 = 4_096;
 
 /// The early program of uplinks.
 const EARLY: &str = "from_net_xdp";
@@ -116,16 +118,8 @@ impl Kernel {
             (&name::IDENTITIES, 1_024),
             (&name::CIDRS, 1_024),
             (&name::SOURCE_RANGES, 1_024),
-            (
-                &[
-                    name::SLOTS,
-                    name::CLASSES,
-                    name::ROWS,
-                    name::RULESETS,
-                    name::IDS,
-                ],
-                4_096,
-            ),
+            (&[name::SLOTS, name::CLASSES, name::ROWS, name::IDS], 4_096),
+            (&[name::RULESETS], RULESETS),
         ];
         for (maps, entries) in small {
             for map in maps {

@@ -117,6 +117,11 @@ impl World {
 
     /// A host's address.
     pub fn ip(&self, host: Host) -> IpAddr {
+        World::address(self.family, host)
+    }
+
+    /// A host's address of a family.
+    pub fn address(family: Family, host: Host) -> IpAddr {
         let (net4, net6, number) = match host {
             Host::Pod(n) => ([10, 1, 0], [0xfd00, 1, 0], n),
             Host::Remote(n) => ([10, 2, 0], [0xfd00, 2, 0], n),
@@ -126,7 +131,7 @@ impl World {
             Host::Vip(n) => ([10, 96, 0], [0xfd00, 0x60, 0], n),
         };
         let ([a, b, c], [x, y, z]) = (net4, net6);
-        match self.family {
+        match family {
             Family::V4 => Ipv4Addr::new(a, b, c, number).into(),
             Family::V6 => Ipv6Addr::new(x, y, z, 0, 0, 0, 0, u16::from(number)).into(),
         }
@@ -357,14 +362,6 @@ impl World {
             ..frame.clone()
         }
         .turned()
-    }
-
-    fn address(family: Family, host: Host) -> IpAddr {
-        match (family, host) {
-            (Family::V4, Host::Pod(n)) => Ipv4Addr::new(10, 1, 0, n).into(),
-            (Family::V6, Host::Pod(n)) => Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, n.into()).into(),
-            _ => panic!("only pods have both addresses in one record"),
-        }
     }
 
     fn with_addr(

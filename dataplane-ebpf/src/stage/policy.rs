@@ -234,9 +234,18 @@ fn ask_again<F: Family>(packet: &Packet<F::Addr>, entry: &mut CtVal<F::Addr>) ->
     } else {
         (packet.src, packet.src_port)
     };
-    let outside = entry.flags & ct_flags::OUTSIDE != 0;
+    let was_outside = entry.flags & ct_flags::OUTSIDE != 0;
+    let known = if was_outside {
+        0
+    } else {
+        entry.initiator_ifindex
+    };
+    let device = device_now::<F>(known, &entry.nat_src);
+    // Who was outside may be a pod of this node now.
+    let outside = was_outside && device == 0;
     if !outside {
-        entry.initiator_ifindex = device_now::<F>(entry.initiator_ifindex, &entry.nat_src);
+        entry.initiator_ifindex = device;
+        entry.flags &= !ct_flags::OUTSIDE;
     }
     let device = device_now::<F>(entry.responder_ifindex, &responder);
     if entry.responder_ifindex != DNS_PROXY {

@@ -90,8 +90,8 @@ struct Run {
     dice: Dice,
     /// Senders and receivers of first fragments.
     begun: BTreeSet<(IpAddr, IpAddr)>,
-    /// Senders and receivers of damaged packets without ports: one the other way may be an answer to it.
-    asked: BTreeSet<(IpAddr, IpAddr)>,
+    /// What damaged packets said: one the other way may be an answer.
+    asked: BTreeSet<reading::Tuple>,
 }
 
 /// A way that a packet goes, and what is expected of it.
@@ -172,7 +172,7 @@ impl Run {
             is_allowed: self.allows(src, dst, shape.protocol, shape.port),
             shape,
         };
-        let answers = case.shape.protocol.is_none() && self.asked.contains(&(dst, src));
+        let answers = case.shape.protocol.is_none() && self.asked.contains(&(dst, src, None, 0, 0));
         let damaged = self.dice.once_in(4);
         if damaged || answers {
             let octets = shape::damaged(&mut self.dice, case.shape.frame.bytes());
@@ -181,8 +181,7 @@ impl Run {
             let ends = |packet: reading::Packet| (packet.src, packet.dst);
             self.begun
                 .extend(read.filter(|packet| packet.is_first).map(ends));
-            let portless = read.filter(|packet| packet.protocol.is_none());
-            self.asked.extend(portless.map(ends));
+            self.asked.extend(read.map(|packet| packet.tuple()));
         } else {
             let answered = self.dice.once_in(4);
             self.whole(&case, answered);
@@ -299,9 +298,10 @@ impl Run {
         if packet.is_error {
             return Some("it is about no packet that was sent");
         }
-        // Without ports, it may be an answer.
+        // Without ports, it may be an answer to any.
+        let answers = packet.protocol.is_none() || self.asked.contains(&packet.answered());
         let allowed = self.allows(from, to, packet.protocol, packet.port)
-            || (packet.protocol.is_none() && self.allows(to, from, None, 0));
+            || (answers && self.allows(to, from, packet.protocol, packet.from));
         (!allowed).then_some("policy forbids it")
     }
 

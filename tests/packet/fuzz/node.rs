@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::MutexGuard};
 
 use dataplane_model::{
+    capacity::Capacities,
     ids::IdTable,
     reconcile::Reconciler,
     snapshot::{Interface, Object, Snapshot},
@@ -12,7 +13,7 @@ use dataplane_model::{
 use sluice_generate::{changes, cluster};
 
 use crate::{
-    kernel::{Kernel, Mode},
+    kernel::{Kernel, Mode, RULESETS},
     netns::UPLINK,
 };
 
@@ -27,9 +28,13 @@ impl Node {
     /// A node of an empty cluster.
     pub fn new(mode: Mode) -> Node {
         let snapshot = Snapshot::new(cluster::node(), []);
+        let ids = IdTable::new(Capacities {
+            rulesets: RULESETS,
+            ..Capacities::default()
+        });
         Node {
             kernel: Kernel::take(mode),
-            state: Reconciler::new(snapshot, IdTable::default()),
+            state: Reconciler::new(snapshot, ids),
             objects: Vec::new(),
         }
     }

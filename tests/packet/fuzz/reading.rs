@@ -28,12 +28,29 @@ pub struct Packet {
     pub dst: IpAddr,
     /// `None` for one without ports.
     pub protocol: Option<Protocol>,
-    /// Destination port.
+    /// Source port, 0 without ports.
+    pub from: u16,
+    /// Destination port, 0 without ports.
     pub port: u16,
     /// It tells of an error about another packet.
     pub is_error: bool,
     /// Other parts of it follow.
     pub is_first: bool,
+}
+
+/// Ends, protocol and ports.
+pub type Tuple = (IpAddr, IpAddr, Option<Protocol>, u16, u16);
+
+impl Packet {
+    /// Its own.
+    pub fn tuple(&self) -> Tuple {
+        (self.src, self.dst, self.protocol, self.from, self.port)
+    }
+
+    /// That of a packet which it may answer.
+    pub fn answered(&self) -> Tuple {
+        (self.dst, self.src, self.protocol, self.port, self.from)
+    }
 }
 
 /// Reads an Ethernet frame that carries IP.
@@ -105,9 +122,9 @@ fn transport(src: IpAddr, dst: IpAddr, number: u8, body: &[u8], is_first: bool) 
     let protocol = Protocol::ALL
         .into_iter()
         .find(|protocol| protocol.number() == number);
-    let port = match protocol {
-        Some(_) => word(body, 2)?,
-        None => 0,
+    let (from, port) = match protocol {
+        Some(_) => (word(body, 0)?, word(body, 2)?),
+        None => (0, 0),
     };
     let icmp = match (number, src) {
         (proto::ICMP, IpAddr::V4(_)) | (proto::ICMPV6, IpAddr::V6(_)) => Some(*body.first()?),
@@ -125,6 +142,7 @@ fn transport(src: IpAddr, dst: IpAddr, number: u8, body: &[u8], is_first: bool) 
         src,
         dst,
         protocol,
+        from,
         port,
         is_error,
         is_first,
