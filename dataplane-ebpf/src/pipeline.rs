@@ -1,6 +1,8 @@
 //! The packet path: parse, conntrack, service, policy, rewrite, forward.
 
 pub mod early;
+mod link;
+mod told;
 
 use dataplane_common::{
     abi::{CtVal, DNS_PROXY, Subject, ct_flags, hook, subject_state},
@@ -16,7 +18,7 @@ use crate::{
     stage::{
         conntrack::{self, Tuple},
         create::{self, Origin, outcome},
-        errors, forward, fragment, neighbour,
+        forward, fragment, neighbour,
         parse::{self, Frag, Kind, Packet},
         policy, reject, related, rewrite, service, subject,
     },
@@ -40,7 +42,7 @@ pub fn from_pod<F: Family, C: Ctx>(ctx: C, pod: &Subject) -> Verdict {
 fn sent_by_pod<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>, pod: &Subject) -> Verdict {
     read::<F, C>(ctx, packet)?;
     let managed = pod.state == subject_state::MANAGED;
-    if managed && packet.src != F::address_of(pod) && !stays_on_link::<F>(packet) {
+    if managed && packet.src != F::address_of(pod) && !link::stays_on_link::<F>(packet) {
         return Err(DropReason::SourceSpoofed);
     }
     if packet.kind == Kind::Neighbour {
@@ -50,7 +52,7 @@ fn sent_by_pod<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>, pod: &Su
         return Ok(Action::Pass);
     }
     if F::is_multicast(packet.dst) {
-        return multicast::<F>(packet, pod);
+        return link::multicast::<F>(packet, pod);
     }
     flow::<F, C, FROM_POD>(ctx, packet, 0)
 }
@@ -73,7 +75,7 @@ fn sent_to_pod<F: Family, C: Ctx>(ctx: C, packet: &mut Packet<F::Addr>, pod: &Su
         packet.kind = Kind::Other;
     }
     if pod.state == subject_state::MANAGED && packet.dst != F::address_of(pod) {
-        return not_addressed::<F>(packet, pod);
+        return link::not_addressed::<F>(packet, pod);
     }
     if F::is_multicast(packet.dst) {
         return Ok(Action::Pass);
@@ -180,7 +182,7 @@ fn flow<F: Family, C: Ctx, const HOOK: u32>(
         if HOOK == TO_NET && is_reset && !rewrite::is_translated(packet, &to) {
             return Ok(Action::Pass);
         }
-        return turn_away::<F, C, HOOK>(ctx, packet, DropReason::BackendRemoved, true);
+        return told::turn_away::<F, C, HOOK>(ctx, packet, DropReason::BackendRemoved, true);
     }
     let mut news = fresh as u32;
     if entry.epoch != policy::epoch() {
@@ -230,31 +232,7 @@ fn unopened<F: Family, C: Ctx, const HOOK: u32>(
     let Some(reason) = DropReason::from_code(opened & 0xff) else {
         return Err(DropReason::Internal);
     };
-    turn_away::<F, C, HOOK>(ctx, packet, reason, opened & outcome::REFUSE != 0)
-}
-
-/// Drops a packet, or refuses it: its sender is told.
-#[inline(always)]
-fn turn_away<F: Family, C: Ctx, const HOOK: u32>(
-    ctx: C,
-    packet: &Packet<F::Addr>,
-    reason: DropReason,
-    refuses: bool,
-) -> Verdict {
-    // A host's own packet is never refused: its sender is told by the drop.
-    if HOOK == TO_NET
-        || !refuses
-        || (reject::refuses_by_error(packet) && !errors::may_tell(packet.src, reason))
-        || reject::refuse::<F, C>(ctx, packet, HOOK).is_err()
-    {
-        return Err(reason);
-    }
-    if observe::is_heard() {
-        let at = observe::at(HOOK, reason as u32, ctx.ifindex());
-        observe::tell(packet, None, &Tuple::of(packet), at);
-    }
-    observe::count_drop(reason);
-    Ok(Action::Redirect)
+    told::turn_away::<F, C, HOOK>(ctx, packet, reason, opened & outcome::REFUSE != 0)
 }
 
 /// Translates and forwards, as the hook's place on the flow's way asks for: a request is rewritten
@@ -273,10 +251,17 @@ fn act<F: Family, C: Ctx, const HOOK: u32>(
     // A redirect takes effect when the program ends: what is too big for it is still as it was sent.
     let sent = send::<F, C, HOOK>(ctx, packet, entry, forward, to.dst);
     match sent {
-        Err(DropReason::TooBig) => return too_big::<F, C, HOOK>(ctx, packet, entry, to),
+        Err(DropReason::TooBig) => return told::too_big::<F, C, HOOK>(ctx, packet, entry, to),
         Err(DropReason::HopLimit) => {
             let problem = reject::expired::<F>();
-            return complain::<F, C, HOOK>(ctx, packet, entry, to, DropReason::HopLimit, problem);
+            return told::complain::<F, C, HOOK>(
+                ctx,
+                packet,
+                entry,
+                to,
+                DropReason::HopLimit,
+                problem,
+            );
         }
         _ => {}
     }
@@ -285,56 +270,6 @@ fn act<F: Family, C: Ctx, const HOOK: u32>(
         rewrite::apply::<F, C>(ctx, packet, to)?;
     }
     sent
-}
-
-/// What becomes of a packet that is larger than the way it would go: the host's stack cuts it up, or its sender is told.
-#[inline(always)]
-fn too_big<F: Family, C: Ctx, const HOOK: u32>(
-    ctx: C,
-    packet: &Packet<F::Addr>,
-    entry: &CtVal<F::Addr>,
-    to: &Tuple<F::Addr>,
-) -> Verdict {
-    // The stack routes nothing that claims to be from its host, which a translated source would.
-    let may_be_cut =
-        entry.flags & ct_flags::SNAT == 0 && forward::may_be_cut::<F, C>(ctx, packet.l3);
-    if HOOK != TO_NET && may_be_cut {
-        // Replies to the outside are translated by `to_net`, whole or cut.
-        let is_reply = to.forward == 0 && entry.flags & ct_flags::OUTSIDE != 0;
-        if !is_reply && rewrite::is_translated(packet, to) {
-            rewrite::apply::<F, C>(ctx, packet, to)?;
-        }
-        return Ok(Action::Pass);
-    }
-    let mtu = forward::mtu_towards::<F, C>(ctx, packet, &to.dst);
-    if mtu == 0 {
-        return Err(DropReason::TooBig);
-    }
-    let problem = reject::too_big::<F>(mtu);
-    complain::<F, C, HOOK>(ctx, packet, entry, to, DropReason::TooBig, problem)
-}
-
-/// Drops a packet and tells its sender why.
-#[inline(always)]
-fn complain<F: Family, C: Ctx, const HOOK: u32>(
-    ctx: C,
-    packet: &Packet<F::Addr>,
-    entry: &CtVal<F::Addr>,
-    to: &Tuple<F::Addr>,
-    reason: DropReason,
-    problem: reject::Problem,
-) -> Verdict {
-    if !errors::may_tell(packet.src, reason)
-        || reject::complain::<F, C>(ctx, packet, problem, HOOK).is_err()
-    {
-        return Err(reason);
-    }
-    if observe::is_heard() {
-        let at = observe::at(HOOK, reason as u32, ctx.ifindex());
-        observe::tell(packet, Some(entry), to, at);
-    }
-    observe::count_drop(reason);
-    Ok(Action::Redirect)
 }
 
 /// True if a hook translates packets of a flow in a direction.
@@ -447,45 +382,6 @@ fn unknown<const HOOK: u32>(reason: DropReason) -> Verdict {
         Err(reason)
     } else {
         Ok(Action::Pass)
-    }
-}
-
-/// Multicast and broadcast from a pod: no flow, only its egress policy.
-#[inline(always)]
-fn multicast<F: Family>(packet: &Packet<F::Addr>, pod: &Subject) -> Verdict {
-    if policy::may_multicast::<F>(pod, packet) == 0 {
-        return Err(DropReason::PolicyEgress);
-    }
-    Ok(Action::Pass)
-}
-
-/// True for a packet of link scope (RFC 4291 section 2.5.6): no router forwards it, so its source
-/// is nobody's but on the link.
-#[inline(always)]
-fn stays_on_link<F: Family>(packet: &Packet<F::Addr>) -> bool {
-    F::is_link_scope(packet.src)
-        && (packet.kind == Kind::Neighbour
-            || F::is_link_scope(packet.dst)
-            || F::is_multicast(packet.dst))
-}
-
-/// A packet at a pod's device that is not addressed to the pod's known address: a bridge floods, and
-/// the pod has a link-local address too. It makes no entry, for it may be another's.
-#[inline(always)]
-fn not_addressed<F: Family>(packet: &Packet<F::Addr>, pod: &Subject) -> Verdict {
-    if pod.ingress == 0 || (F::is_link_scope(packet.dst) && is_answer::<F>(packet) != 0) {
-        return Ok(Action::Pass);
-    }
-    Err(DropReason::PolicyIngress)
-}
-
-/// Not 0 if the packet answers an allowed flow.
-#[inline(never)]
-fn is_answer<F: Family>(packet: &Packet<F::Addr>) -> u32 {
-    let mut to = Tuple::of(packet);
-    match conntrack::find::<F>(packet, false, &mut to) {
-        Some(entry) => (to.forward == 0 && entry.denied == 0) as u32,
-        None => 0,
     }
 }
 
