@@ -105,14 +105,6 @@ pub fn fill(ebpf: &mut Ebpf, [client, server]: [PodEnd; 2], service: End, port: 
     set::<4>(ebpf, name::EPOCH, 0, &2u32)
 }
 
-/// Has flow events sent, as if someone listened.
-///
-/// # Errors
-/// A map is missing or has another layout.
-pub fn listen(ebpf: &mut Ebpf) -> Result<()> {
-    set::<4>(ebpf, name::LISTENERS, 0, &1u32)
-}
-
 /// A pod whose identity and ruleset, in both directions, have one number.
 fn add_pod(ebpf: &mut Ebpf, pod: PodEnd, number: u32) -> Result<()> {
     let subject = Subject {
