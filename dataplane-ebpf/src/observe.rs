@@ -69,8 +69,7 @@ pub fn tell<A: Address>(
     at: u64,
 ) -> u32 {
     let reason = (at >> 8) as u32 & 0xff;
-    let (Some(full_at), Some(skipped), Some(spent)) = (
-        local_element(&EVENT_BUDGET, 0),
+    let (Some(skipped), Some(spent)) = (
         local_element(&EVENT_BUDGET, 1),
         local_element(&EVENT_BUDGET, 2),
     ) else {
@@ -82,6 +81,9 @@ pub fn tell<A: Address>(
         *skipped += 1;
         return count(event_count::SAMPLED);
     }
+    let Some(full_at) = local_element(&EVENT_BUDGET, 0) else {
+        return 0;
+    };
     let now = monotonic_ns();
     let packets = if reason == 0 {
         1

@@ -31,7 +31,7 @@ const REPEAT: u32 = 200;
 /// Runs, of which the fastest counts.
 const RUNS: usize = 400;
 /// New flows of either kind, of which the median counts.
-const FLOWS: u16 = 4_000;
+const FLOWS: u16 = 10_000;
 /// How much flow events may add to a packet.
 const HEARD: f64 = 1.05;
 /// Runs before the clock starts.
@@ -141,10 +141,10 @@ fn time_cases(
             "service flow, reply",
             bench.repeated(server, &frame::tcp(there, other, ACK))?,
         ),
-        ("new direct flow", bench.new_flows(client, there, 20_000)?),
+        ("new direct flow", bench.new_flows(client, there, 10_000)?),
         (
             "new service flow",
-            bench.new_flows(client, SERVICE, 10_000)?,
+            bench.new_flows(client, SERVICE, 41_000)?,
         ),
     ])
 }
