@@ -168,6 +168,7 @@ fn one(args: &Args, state: &State, programs: &Programs, api: Api) -> Result<Resu
     eprintln!("the tests' whole output goes to {}", log.display());
     let mut ended = true;
     for (focus, skip) in runs(args, api) {
+        step::timed("namespaces of an earlier run", || clear(state))?;
         let mut command = state.machine(network::CONTROL_PLANE)?.command("env");
         command
             .arg(format!("KUBECONFIG={}", state.kubeconfig.display()))
@@ -191,6 +192,21 @@ fn one(args: &Args, state: &State, programs: &Programs, api: Api) -> Result<Resu
         bail!("the tests did not come to their end: see {}", log.display());
     }
     Ok(results)
+}
+
+/// Removes the tests' namespaces, and waits until they are gone: nothing can be made in one that ends.
+fn clear(state: &State) -> Result<()> {
+    let kubectl = |words: &[&str]| process::output(state.kubectl()?.args(words));
+    let all = kubectl(&["get", "namespaces", "--output=name"])?;
+    let ours: Vec<&str> = all
+        .lines()
+        .filter(|name| name.starts_with("namespace/network-policy-conformance-"))
+        .collect();
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let delete = ["delete", "--ignore-not-found", "--timeout=3m"];
+    kubectl(&[&delete, ours.as_slice()].concat()).map(|_| ())
 }
 
 /// What each run of the program takes and leaves out.
