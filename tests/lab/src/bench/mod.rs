@@ -73,6 +73,10 @@ pub struct Args {
     /// changed among them, from a real API server: some six minutes, as --quick.
     #[arg(long, conflicts_with_all = ["packets", "control_plane", "proxies"])]
     policy: bool,
+    /// With --policy: also beside this program, kube-router, as the node's policy controller (iptables and
+    /// ipset): some minutes more.
+    #[arg(long, value_name = "PATH", requires = "policy")]
+    kube_router: Option<PathBuf>,
     /// What 10,000 new flows a second through policed pods cost the agent, while nobody listens to flow events
     /// and while one does: some minute.
     #[arg(long, conflicts_with_all = ["packets", "control_plane", "proxies", "policy"])]
@@ -113,7 +117,8 @@ pub struct Args {
     /// NetworkPolicies where there are many.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     policies: u32,
-    /// Only these variants; rows that need others are left out.
+    /// Only these variants; rows that need others are left out. With --policy: only these parts, of changes,
+    /// numbers, kinds and kube-router.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// The CPU of the traffic [default: the last one].

@@ -18,6 +18,8 @@ pub struct PodManifest {
     pub labels: BTreeMap<String, String>,
     /// The name of its node.
     pub node: String,
+    /// Its node's address, if it is told.
+    pub host: Option<IpAddr>,
     /// Its addresses; none before its network is made.
     pub addrs: Option<Dual>,
     /// Its ports: name, number, protocol.
@@ -36,6 +38,7 @@ impl PodManifest {
             name: name.to_owned(),
             labels: BTreeMap::new(),
             node: node.to_owned(),
+            host: None,
             addrs: None,
             ports: Vec::new(),
             ready: false,
@@ -72,6 +75,9 @@ impl PodManifest {
         if let Some(addrs) = self.addrs {
             object["status"]["podIP"] = json!(addrs.v4);
             object["status"]["podIPs"] = json!([{ "ip": addrs.v4 }, { "ip": addrs.v6 }]);
+        }
+        if let Some(host) = self.host {
+            object["status"]["hostIP"] = json!(host);
         }
         if self.terminating {
             object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

@@ -13,15 +13,12 @@ use dataplane_common::abi::{
 use serde_json::{Value, json};
 
 use super::probe::{Flow, PORT};
+use super::server::{CLUSTER_POLICIES, POLICIES, Server, create};
 use super::set::{PEERS, Set};
-use super::side::{member, peer};
 use crate::agent::Agent;
-use crate::bench::control::objects::create_node;
 use crate::bench::control::process::{AGENT_ARGS, Log, Memory};
 use crate::kube::api::{Api, Write};
-use crate::kube::apiserver::{ApiServer, Place};
-use crate::kube::objects::PodManifest;
-use crate::topology::{Cluster, Cni, Node, Pod};
+use crate::topology::{Cluster, Cni, Node};
 use crate::wait;
 
 /// How often the policy is changed to each side.
@@ -30,14 +27,8 @@ const CHANGES: u32 = 100;
 const PROGRAMMED: Duration = Duration::from_secs(120);
 /// How long the API server may take until it serves a kind that it has just learnt.
 const SERVED: Duration = Duration::from_secs(30);
-/// Where namespaced policies are.
-const POLICIES: &str = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
-/// Where those of the tiers are.
-const CLUSTER_POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
 /// Where definitions of kinds are.
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-/// Where pods are.
-const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// What was measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,17 +56,15 @@ pub fn measure(set: Set, spread: bool) -> Result<Changed> {
     let node = Arc::clone(cluster.node(1));
     let [client, server] = ["client", "server"].map(|name| cluster.add_pod(1, name));
     let (client, server) = (client?, server?);
-    let place = Place {
-        netns: Some(Arc::clone(cluster.outside())),
-        address: cluster.outside_addrs().v4,
-    };
-    eprintln!("starting etcd and kube-apiserver");
-    let api_server = ApiServer::start(place, &["--max-requests-inflight=1000"])?;
-    let kubeconfig = api_server.kubeconfig(api_server.address())?;
-    let api = Api::new(cluster.outside(), &kubeconfig)?;
+    let filled = Server::start(&cluster)?;
+    let Server {
+        server: api_server,
+        api,
+        kubeconfig,
+    } = &filled;
     api.write(Write::create(DEFINITIONS, definition()))?;
-    fill_pods(&api, &node, [&client, &server])?;
-    let (empty, _, mut agent) = start(&node, &kubeconfig)?;
+    filled.fill_pods([&client, &server], PEERS)?;
+    let (empty, _, mut agent) = start(&node, kubeconfig)?;
     agent.terminate()?;
     wait::until(SERVED, "the kind of the tiers to be served", || {
         api_server.kubectl(&["get", "--raw", CLUSTER_POLICIES])
@@ -85,13 +74,13 @@ pub fn measure(set: Set, spread: bool) -> Result<Changed> {
     // Twice, as the client's egress is isolated too.
     api.write(create(opened("probe-egress", false, "server")))?;
     api.write(create(opened("probe", true, "client")))?;
-    let (full, log, mut agent) = start(&node, &kubeconfig)?;
+    let (full, log, mut agent) = start(&node, kubeconfig)?;
     let per_policy = |bytes: f64| bytes / f64::from(set.count);
     let maps = map_bytes(&agent.status()?)?;
     let flow = Flow::start(&client, &server)?;
     flow.ensure_open()?;
     let before = Log::of(&agent)?.rounds.len();
-    let [deny_ms, allow_ms] = toggle(&api, &flow)?;
+    let [deny_ms, allow_ms] = toggle(api, &flow)?;
     let rounds_ms = Log::of(&agent)?.rounds.split_off(before);
     drop(flow);
     agent.terminate()?;
@@ -136,22 +125,6 @@ fn definition() -> Value {
     })
 }
 
-fn fill_pods(api: &Api, node: &Node, [client, server]: [&Pod; 2]) -> Result<()> {
-    api.write(create_node(node))?;
-    let near = [member(client, "client"), member(server, "server")];
-    let all: Vec<PodManifest> = near.into_iter().chain((0..PEERS).map(peer)).collect();
-    let created = all.clone();
-    api.write_all(
-        created
-            .into_iter()
-            .map(|pod| Write::create(PODS, pod.object())),
-    )?;
-    api.write_all(all.into_iter().map(|pod| {
-        let status = format!("{PODS}/{}/status", pod.name);
-        Write::replace(&status, pod.object())
-    }))
-}
-
 /// Starts an agent; returns its memory and log once everything is programmed.
 fn start(node: &Arc<Node>, kubeconfig: &Path) -> Result<(Memory, Log, Agent)> {
     let mut agent = Agent::on_api(node, kubeconfig).with_args(&AGENT_ARGS);
@@ -162,15 +135,6 @@ fn start(node: &Arc<Node>, kubeconfig: &Path) -> Result<(Memory, Log, Agent)> {
     let memory = Memory::settled(process)?;
     let log = Log::of(&agent)?;
     Ok((memory, log, agent))
-}
-
-/// Creates a policy, of either kind.
-fn create(policy: Value) -> Write {
-    let collection = match policy["kind"].as_str() {
-        Some("NetworkPolicy") => POLICIES,
-        _ => CLUSTER_POLICIES,
-    };
-    Write::create(collection, policy)
 }
 
 /// A policy for the probing flow: from or to pods `app: PEER`.

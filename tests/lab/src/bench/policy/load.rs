@@ -45,7 +45,7 @@ pub fn measure(timed: usize) -> Result<[Load; 2]> {
         kind: Kind::Mixed,
         count: POLICIES,
     };
-    let mut side = Side::make(&cluster, 1, ("sluice-load", By::Sluice, set), timed)?;
+    let mut side = Side::make(&cluster, 1, ("sluice-load", By::Sluice, set), timed, None)?;
     side.await_ready()?;
     let quiet = load(&mut side, None)?;
     let listener = Listener::start(side.agent().context("no agent")?)?;

@@ -1,11 +1,13 @@
 //! What policies cost: a packet, a connection, the agent; and how long one takes to come into force.
-//! Beside it the same policies in nftables, at their best.
+//! Beside it the same policies in nftables, at their best, and by kube-router where it is given.
 
 mod change;
+mod kube_router;
 mod load;
 mod nft;
 mod probe;
 mod rows;
+mod server;
 mod set;
 mod side;
 
@@ -18,15 +20,25 @@ use super::traffic::{self, Test};
 use super::{Args, split_cpus};
 use crate::report::Report;
 use crate::topology::{Cluster, Cni};
+use kube_router::Program;
 use set::{Kind, Set};
 use side::{By, Side};
 
 /// The most policies.
 const MANY: u32 = 10_000;
+/// As many as kube-router is given.
+const OF_KUBE_ROUTER: u32 = MANY;
 /// Sluice without policies: what the others are compared with.
 const NONE: &str = "sluice-0";
 /// The same once more.
 const AGAIN: &str = "sluice-0-again";
+
+/// The parts of a run, by their names for `--only`.
+const PARTS: [&str; 4] = [CHANGES, NUMBERS, KINDS, KUBE_ROUTER];
+const CHANGES: &str = "changes";
+const NUMBERS: &str = "numbers";
+const KINDS: &str = "kinds";
+const KUBE_ROUTER: &str = "kube-router";
 
 /// One of those that are compared: its name, who enforces, and what.
 type Member = (&'static str, By, Set);
@@ -34,6 +46,8 @@ type Member = (&'static str, By, Set);
 /// Those that are alive together.
 struct Pass {
     members: Vec<Member>,
+    /// kube-router's program, where it is a member.
+    kube_router: Option<Program>,
 }
 
 impl Pass {
@@ -55,6 +69,7 @@ impl Pass {
                 of("nft-0", By::Nft, 0),
                 of("nft-10000", By::Nft, MANY),
             ],
+            kube_router: None,
         }
     }
 
@@ -74,15 +89,33 @@ impl Pass {
                 many("nft-ranges", By::Nft, Kind::Ranges),
                 many("nft-tiers", By::Nft, Kind::Tiers),
             ],
+            kube_router: None,
         }
     }
 
-    /// Those with the same policies: Sluice, then nftables.
+    /// Those that kube-router knows, by it too. What takes long comes first.
+    fn beside_kube_router(program: Program) -> Pass {
+        let of = |name, by, count| -> Member {
+            let kind = Kind::Standard;
+            (name, by, Set { kind, count })
+        };
+        Pass {
+            members: vec![
+                of("kube-router-10000", By::KubeRouter, OF_KUBE_ROUTER),
+                of("kube-router-0", By::KubeRouter, 0),
+                of(NONE, By::Sluice, 0),
+                of("sluice-10000", By::Sluice, OF_KUBE_ROUTER),
+            ],
+            kube_router: Some(program),
+        }
+    }
+
+    /// Those with the same policies: Sluice, then the other.
     fn pairs(&self) -> impl Iterator<Item = (&Member, &Member)> {
         let ours = self.members.iter().filter(|member| member.1 == By::Sluice);
         ours.filter(|member| member.0 != AGAIN).filter_map(|ours| {
             let mut theirs = self.members.iter();
-            let theirs = theirs.find(|member| member.1 == By::Nft && member.2 == ours.2)?;
+            let theirs = theirs.find(|member| member.1 != By::Sluice && member.2 == ours.2)?;
             Some((ours, theirs))
         })
     }
@@ -92,7 +125,7 @@ impl Pass {
         let mut sides = Vec::new();
         for (node, member) in (1..).zip(&self.members) {
             eprintln!("{}", member.0);
-            let side = Side::make(&cluster, node, *member, timed);
+            let side = Side::make(&cluster, node, *member, timed, self.kube_router.as_ref());
             sides.push(side.with_context(|| format!("cannot make {}", member.0))?);
         }
         for side in &mut sides {
@@ -136,18 +169,38 @@ pub fn run(args: &Args, report: &mut Report) -> Result<String> {
         args.rounds > 0 && args.slot > 0,
         "give at least one round and one millisecond"
     );
-    let (kind, count) = (Kind::Mixed, MANY);
-    for spread in [true, false] {
-        rows::changes(
-            &change::measure(Set { kind, count }, spread)?,
-            spread,
-            report,
+    let kube_router = args.kube_router.as_deref().map(Program::at).transpose()?;
+    let wanted = |part: &str| args.only.is_empty() || args.only.iter().any(|only| only == part);
+    for name in &args.only {
+        ensure!(
+            PARTS.contains(&name.as_str()),
+            "no part is called {name:?}: there are {}",
+            PARTS.join(", ")
         );
+    }
+    ensure!(
+        kube_router.is_some() || !args.only.iter().any(|only| only == KUBE_ROUTER),
+        "give kube-router's program too: --kube-router PATH"
+    );
+    if wanted(CHANGES) {
+        let (kind, count) = (Kind::Mixed, MANY);
+        for spread in [true, false] {
+            let changed = change::measure(Set { kind, count }, spread)?;
+            rows::changes(&changed, spread, report);
+        }
     }
     let (ours, timed) = split_cpus(args.cpu)?;
     traffic::pin(&ours)?;
+    let passes = [
+        (NUMBERS, Some(Pass::numbers())),
+        (KINDS, Some(Pass::kinds())),
+        (KUBE_ROUTER, kube_router.map(Pass::beside_kube_router)),
+    ];
     let mut table = rows::HEAD.to_owned();
-    for pass in [Pass::numbers(), Pass::kinds()] {
+    for (part, pass) in passes {
+        let Some(pass) = pass.filter(|_| wanted(part)) else {
+            continue;
+        };
         let samples = pass.measure(args, timed)?;
         for error in samples.errors() {
             eprintln!("failed: {error}");

@@ -193,10 +193,7 @@ pub fn lines(pass: &Pass, samples: &Samples) -> String {
             if *name == AGAIN { "again " } else { "" },
             set.count,
             set.kind.name(),
-            match by {
-                By::Sluice => "Sluice",
-                By::Nft => "nftables",
-            },
+            by.name(),
             slot.test.name(),
             time(Percentile::P10),
             time(Percentile::P50),

@@ -29,6 +29,8 @@ pub enum Kind {
     Tiers,
     /// As many of each.
     Mixed,
+    /// As many of each but the tiers: what Kubernetes itself defines.
+    Standard,
 }
 
 /// A set: what it is made of, and how many policies.
@@ -95,6 +97,7 @@ impl Kind {
             Kind::Ranges => "port ranges",
             Kind::Tiers => "tiers",
             Kind::Mixed => "mixed",
+            Kind::Standard => "mixed without tiers",
         }
     }
 }
@@ -135,6 +138,9 @@ impl Set {
             (Kind::Mixed, 1) => Kind::Blocks,
             (Kind::Mixed, 2) => Kind::Ranges,
             (Kind::Mixed, _) => Kind::Tiers,
+            (Kind::Standard, _) => {
+                [Kind::Selectors, Kind::Blocks, Kind::Ranges][number as usize % 3]
+            }
             (kind, _) => kind,
         };
         let port = FIRST_PORT + (index % 50_000) as u16;
@@ -279,12 +285,13 @@ pub fn peer_name(number: u32) -> String {
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 5] = [
+    const KINDS: [Kind; 6] = [
         Kind::Selectors,
         Kind::Blocks,
         Kind::Ranges,
         Kind::Tiers,
         Kind::Mixed,
+        Kind::Standard,
     ];
 
     #[test]
@@ -312,21 +319,25 @@ mod tests {
     }
 
     #[test]
-    fn a_mixed_set_has_all_kinds_for_both_directions() {
-        let set = Set {
-            kind: Kind::Mixed,
-            count: 80,
-        };
-        for ingress in [true, false] {
-            let all: Vec<Policy> = set.policies().filter(|p| p.ingress == ingress).collect();
-            let blocks = all.iter().filter(|p| matches!(p.peer, Peer::Block(..)));
-            let ranges = all.iter().filter(|p| p.ports.0 < p.ports.1);
-            let tiers = all.iter().filter(|p| p.tier.is_some());
-            let counts = [blocks.count(), ranges.count(), tiers.count()];
-            assert!(
-                counts.iter().all(|count| (9..=10).contains(count)),
-                "{counts:?}"
-            );
+    fn mixed_sets_have_all_their_kinds_for_both_directions() {
+        let sets = [
+            (Kind::Mixed, 80, [9..=10, 9..=10, 9..=10]),
+            (Kind::Standard, 60, [9..=10, 9..=10, 0..=0]),
+        ];
+        for (kind, count, expected) in sets {
+            let set = Set { kind, count };
+            for ingress in [true, false] {
+                let all: Vec<Policy> = set.policies().filter(|p| p.ingress == ingress).collect();
+                let blocks = all.iter().filter(|p| matches!(p.peer, Peer::Block(..)));
+                let ranges = all.iter().filter(|p| p.ports.0 < p.ports.1);
+                let tiers = all.iter().filter(|p| p.tier.is_some());
+                let counts = [blocks.count(), ranges.count(), tiers.count()];
+                let mut both = expected.iter().zip(&counts);
+                assert!(
+                    both.all(|(expected, count)| expected.contains(count)),
+                    "{set:?}: {counts:?}"
+                );
+            }
         }
     }
 

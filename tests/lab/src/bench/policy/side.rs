@@ -1,10 +1,12 @@
-//! A node with a set of policies in force, by Sluice or by nftables, and a client and a server on it.
+//! A node with a set of policies in force, by Sluice or by another, and a client and a server on it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::kube_router::{KubeRouter, Program};
 use super::nft;
 use super::set::{PEERS, Set, peer_address, peer_name};
 use crate::agent::Agent;
@@ -23,6 +25,19 @@ pub enum By {
     Sluice,
     /// A ruleset of nftables.
     Nft,
+    /// kube-router, with iptables and ipset.
+    KubeRouter,
+}
+
+impl By {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Sluice => "Sluice",
+            By::Nft => "nftables",
+            By::KubeRouter => "kube-router",
+        }
+    }
 }
 
 /// A node, alive.
@@ -32,6 +47,7 @@ pub struct Side {
     pair: Pair,
     target: Target,
     agent: Option<Agent>,
+    kube_router: Option<KubeRouter>,
     pods: [Pod; 2],
 }
 
@@ -39,15 +55,16 @@ impl Side {
     /// Makes the pods, starts who enforces and the timed processes.
     ///
     /// # Errors
-    /// A program is missing, or the kernel refuses something.
+    /// A program is missing, kube-router's too where it is to enforce; or the kernel refuses something.
     pub fn make(
         cluster: &Cluster,
         node: u8,
         (name, by, set): (&'static str, By, Set),
         cpu: usize,
+        kube_router: Option<&Program>,
     ) -> Result<Side> {
         let [client, server] = pods::make(cluster, node)?;
-        let mut agent = None;
+        let (mut agent, mut other) = (None, None);
         match by {
             By::Sluice => agent = Some(start_agent(cluster, [&client, &server], set)?),
             By::Nft => nft::install(
@@ -56,6 +73,11 @@ impl Side {
                 client.addrs().v4,
                 server.addrs().v4,
             )?,
+            By::KubeRouter => {
+                let program = kube_router.context("no program of kube-router is given")?;
+                let started = KubeRouter::start(program, cluster, [&client, &server], set)?;
+                other = Some(started);
+            }
         }
         let pair = Pair::start(client.netns(), server.netns(), cpu)?;
         Ok(Side {
@@ -64,6 +86,7 @@ impl Side {
             pair,
             target: Target::fixed(server.addrs().v4, PORT),
             agent,
+            kube_router: other,
             pods: [client, server],
         })
     }
@@ -79,6 +102,9 @@ impl Side {
     /// # Errors
     /// No transaction succeeds in time; or the policies do not hold.
     pub fn await_ready(&mut self) -> Result<()> {
+        if let Some(kube_router) = &mut self.kube_router {
+            kube_router.await_settled(&self.pods)?;
+        }
         pods::await_ready(
             self.name,
             self.agent.as_mut(),
@@ -136,6 +162,7 @@ fn start_agent(cluster: &Cluster, [client, server]: [&Pod; 2], set: Set) -> Resu
 pub fn member(pod: &Pod, app: &str) -> PodManifest {
     let mut manifest = PodManifest::new(pod.name(), &pod.node().name()).label("app", app);
     manifest.addrs = Some(pod.addrs());
+    manifest.host = Some(IpAddr::from(pod.node().addrs().v4));
     manifest.ready = true;
     manifest
 }
