@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["packets", "control_plane", "proxies"])]
     policy: bool,
     /// With --policy: also beside this program, kube-router, as the node's policy controller (iptables and
-    /// ipset): some minutes more.
+    /// ipset): some seven minutes more.
     #[arg(long, value_name = "PATH", requires = "policy")]
     kube_router: Option<PathBuf>,
     /// What 10,000 new flows a second through policed pods cost the agent, while nobody listens to flow events

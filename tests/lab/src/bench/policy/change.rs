@@ -12,6 +12,7 @@ use dataplane_common::abi::{
 };
 use serde_json::{Value, json};
 
+use super::kube_router::{KubeRouter, Program};
 use super::probe::{Flow, PORT};
 use super::server::{CLUSTER_POLICIES, POLICIES, Server, create};
 use super::set::{PEERS, Set};
@@ -23,12 +24,17 @@ use crate::wait;
 
 /// How often the policy is changed to each side.
 const CHANGES: u32 = 100;
+/// How long all changes may take; one to each side is waited for, however long it takes.
+const ALL_CHANGES: Duration = Duration::from_secs(120);
 /// How long the agent may take to program all.
 const PROGRAMMED: Duration = Duration::from_secs(120);
 /// How long the API server may take until it serves a kind that it has just learnt.
 const SERVED: Duration = Duration::from_secs(30);
 /// Where definitions of kinds are.
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+/// Times of changes, in ms: from the request's start to the packets, and from the API server's reply.
+pub type Times = [Vec<f64>; 2];
 
 /// What was measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,10 +43,10 @@ pub struct Changed {
     pub maps_ms: f64,
     /// From the arrival of a change's bytes to the end of its writing, in ms.
     pub rounds_ms: Vec<f64>,
-    /// From the request's start to the first datagram, in ms; and from the API server's reply.
-    pub allow_ms: [Vec<f64>; 2],
-    /// From the request's start to the last datagram, in ms; and from the API server's reply.
-    pub deny_ms: [Vec<f64>; 2],
+    /// To the first datagram.
+    pub allow_ms: Times,
+    /// To the last datagram.
+    pub deny_ms: Times,
     /// The agent's own memory for each policy, in bytes.
     pub memory: f64,
     /// Bytes in the maps for each policy.
@@ -69,11 +75,7 @@ pub fn measure(set: Set, spread: bool) -> Result<Changed> {
     wait::until(SERVED, "the kind of the tiers to be served", || {
         api_server.kubectl(&["get", "--raw", CLUSTER_POLICIES])
     })?;
-    eprintln!("filling the API server with {} policies", set.count);
-    api.write_all(set.objects(spread).map(create))?;
-    // Twice, as the client's egress is isolated too.
-    api.write(create(opened("probe-egress", false, "server")))?;
-    api.write(create(opened("probe", true, "client")))?;
+    fill_policies(api, set, spread)?;
     let (full, log, mut agent) = start(&node, kubeconfig)?;
     let per_policy = |bytes: f64| bytes / f64::from(set.count);
     let maps = map_bytes(&agent.status()?)?;
@@ -92,6 +94,35 @@ pub fn measure(set: Set, spread: bool) -> Result<Changed> {
         memory: per_policy((full.own as f64 - empty.own as f64) * 1_024.0),
         maps: per_policy(maps),
     })
+}
+
+/// Changes one policy of a set under kube-router; its times to close and to open the flow, as those of
+/// [`Changed`].
+///
+/// # Errors
+/// A program is missing, or something does not work.
+pub fn under_kube_router(program: &Program, set: Set, spread: bool) -> Result<[Times; 2]> {
+    let cluster = Cluster::new(1, Cni::Ptp)?;
+    let [client, server] = ["client", "server"].map(|name| cluster.add_pod(1, name));
+    let pods = [client?, server?];
+    let filled = Server::start(&cluster)?;
+    filled.fill_pods(pods.each_ref(), PEERS)?;
+    fill_policies(&filled.api, set, spread)?;
+    let mut kube_router = KubeRouter::start(program, cluster.node(1), filled)?;
+    kube_router.await_settled(&pods)?;
+    let flow = Flow::start(&pods[0], &pods[1])?;
+    flow.ensure_open()?;
+    toggle(kube_router.api(), &flow)
+}
+
+/// Writes the policies of a set, and those that let the probing flow pass.
+fn fill_policies(api: &Api, set: Set, spread: bool) -> Result<()> {
+    eprintln!("filling the API server with {} policies", set.count);
+    api.write_all(set.objects(spread).map(create))?;
+    // Twice, as the client's egress is isolated too.
+    api.write(create(opened("probe-egress", false, "server")))?;
+    api.write(create(opened("probe", true, "client")))?;
+    Ok(())
 }
 
 /// Defines ClusterNetworkPolicies, as far as the agent cares.
@@ -158,10 +189,14 @@ fn opened(name: &str, ingress: bool, peer: &str) -> Value {
 }
 
 /// Closes and opens the flow in turn; the times of both, from the request and from the reply.
-fn toggle(api: &Api, flow: &Flow) -> Result<[[Vec<f64>; 2]; 2]> {
+fn toggle(api: &Api, flow: &Flow) -> Result<[Times; 2]> {
+    let begun = Instant::now();
     let mut times = [const { [const { Vec::new() }; 2] }; 2];
     for number in 0..2 * CHANGES {
         let opens = number % 2 == 1;
+        if number > 0 && !opens && begun.elapsed() > ALL_CHANGES {
+            break;
+        }
         // Changes that come apart, at no fixed distance.
         std::thread::sleep(Duration::from_millis(5 + u64::from(number * 7 % 23)));
         if opens {

@@ -1,4 +1,4 @@
-//! kube-router's policy controller on a node, on iptables and ipset, fed by an API server of its own.
+//! kube-router's policy controller on a node, on iptables and ipset, with an API server of its own.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::server::{Server, create};
-use super::set::Set;
-use crate::topology::{Cluster, Node, Pod};
+use super::server::Server;
+use crate::kube::api::Api;
+use crate::topology::{Node, Pod};
 use crate::wait;
 
 /// Where the program is to be had.
@@ -91,24 +91,15 @@ pub struct KubeRouter {
     log: PathBuf,
     node: Arc<Node>,
     /// After the process that watches it.
-    _server: Server,
+    server: Server,
 }
 
 impl KubeRouter {
-    /// Starts an API server with the pods and policies, and the program on the pods' node.
+    /// Starts it on a node, with what an API server holds.
     ///
     /// # Errors
-    /// A program is missing or does not start.
-    pub fn start(
-        program: &Program,
-        cluster: &Cluster,
-        pods: [&Pod; 2],
-        set: Set,
-    ) -> Result<KubeRouter> {
-        let server = Server::start(cluster)?;
-        server.fill_pods(pods, set.count)?;
-        server.api.write_all(set.objects(false).map(create))?;
-        let node = Arc::clone(pods[0].node());
+    /// The program does not start.
+    pub fn start(program: &Program, node: &Arc<Node>, server: Server) -> Result<KubeRouter> {
         let name = format!("kube-router-{}.log", node.name());
         let log = node.netns().run_of().dir().join(name);
         let output = File::create(&log)?;
@@ -124,9 +115,14 @@ impl KubeRouter {
             child: child.with_context(|| format!("cannot run {}", program.0.display()))?,
             begun,
             log,
-            node,
-            _server: server,
+            node: Arc::clone(node),
+            server,
         })
+    }
+
+    /// A client of its API server.
+    pub fn api(&self) -> &Api {
+        &self.server.api
     }
 
     /// Waits until its chains for the pods are there and it has nothing more to do.

@@ -26,8 +26,6 @@ use side::{By, Side};
 
 /// The most policies.
 const MANY: u32 = 10_000;
-/// As many as kube-router is given.
-const OF_KUBE_ROUTER: u32 = MANY;
 /// Sluice without policies: what the others are compared with.
 const NONE: &str = "sluice-0";
 /// The same once more.
@@ -101,10 +99,10 @@ impl Pass {
         };
         Pass {
             members: vec![
-                of("kube-router-10000", By::KubeRouter, OF_KUBE_ROUTER),
+                of("kube-router-10000", By::KubeRouter, MANY),
                 of("kube-router-0", By::KubeRouter, 0),
                 of(NONE, By::Sluice, 0),
-                of("sluice-10000", By::Sluice, OF_KUBE_ROUTER),
+                of("sluice-10000", By::Sluice, MANY),
             ],
             kube_router: Some(program),
         }
@@ -188,6 +186,11 @@ pub fn run(args: &Args, report: &mut Report) -> Result<String> {
             let changed = change::measure(Set { kind, count }, spread)?;
             rows::changes(&changed, spread, report);
         }
+    }
+    if let Some(program) = kube_router.as_ref().filter(|_| wanted(KUBE_ROUTER)) {
+        let (kind, count) = (Kind::Standard, MANY);
+        let times = change::under_kube_router(program, Set { kind, count }, true)?;
+        rows::changes_of_kube_router(&times, report);
     }
     let (ours, timed) = split_cpus(args.cpu)?;
     traffic::pin(&ours)?;

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_micros(50);
 /// Without a datagram for so long, none comes any more.
 const SILENCE: Duration = Duration::from_millis(60);
 /// A change may take so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The flow. It ends with this.
 pub struct Flow {

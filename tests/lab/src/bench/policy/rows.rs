@@ -1,6 +1,6 @@
 //! From what was measured to rows and lines.
 
-use super::change::Changed;
+use super::change::{Changed, Times};
 use super::load::{Load, RATE};
 use super::side::By;
 use super::{AGAIN, MANY, Member, NONE, Pass};
@@ -139,6 +139,18 @@ pub fn changes(changed: &Changed, spread: bool, report: &mut Report) {
         "bytes",
         None,
     );
+}
+
+/// The rows of changes under kube-router, for [`MANY`] policies for 1,000 pods.
+pub fn changes_of_kube_router([deny, allow]: &[Times; 2], report: &mut Report) {
+    for (what, [from_request, _]) in [("allow", allow), ("deny", deny)] {
+        let count = from_request.len();
+        let name = format!(
+            "{MANY} policies for 1,000 pods, by kube-router: {what}: API write to packet, p50 of {count}"
+        );
+        let [p50, _] = percentiles(from_request);
+        report.push(row(name, TO_COMPARE, p50.round(), "ms", true));
+    }
 }
 
 /// The rows of many new flows: nobody listens, and someone does.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::kube_router::{KubeRouter, Program};
 use super::nft;
+use super::server::{Server, create};
 use super::set::{PEERS, Set, peer_address, peer_name};
 use crate::agent::Agent;
 use crate::bench::pods;
@@ -75,8 +76,10 @@ impl Side {
             )?,
             By::KubeRouter => {
                 let program = kube_router.context("no program of kube-router is given")?;
-                let started = KubeRouter::start(program, cluster, [&client, &server], set)?;
-                other = Some(started);
+                let filled = Server::start(cluster)?;
+                filled.fill_pods([&client, &server], set.count)?;
+                filled.api.write_all(set.objects(false).map(create))?;
+                other = Some(KubeRouter::start(program, client.node(), filled)?);
             }
         }
         let pair = Pair::start(client.netns(), server.netns(), cpu)?;
