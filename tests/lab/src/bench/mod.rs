@@ -14,6 +14,7 @@ mod policy;
 mod proxies;
 mod rounds;
 mod rows;
+mod server;
 mod stats;
 mod table;
 pub mod traffic;

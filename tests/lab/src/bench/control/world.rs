@@ -13,9 +13,10 @@ use super::probe::{self, Backend, Prober};
 use super::process::{AGENT_ARGS, Log, Memory};
 use crate::agent::Agent;
 use crate::bench::kube_proxy::{KubeProxy, Mode};
+use crate::bench::server::Server;
 use crate::bench::traffic;
 use crate::kube::api::Api;
-use crate::kube::apiserver::{ApiServer, Place};
+use crate::kube::apiserver::ApiServer;
 use crate::topology::{Cluster, Cni, Node, Pod};
 use crate::wait;
 
@@ -87,14 +88,12 @@ impl World {
     /// A program is missing, or something does not work.
     pub fn make(size: Size) -> Result<World> {
         let cluster = Cluster::new(2, Cni::Ptp)?;
-        let place = Place {
-            netns: Some(Arc::clone(cluster.outside())),
-            address: cluster.outside_addrs().v4,
-        };
-        eprintln!("{size}: starting etcd and kube-apiserver");
-        let server = ApiServer::start(place, &["--max-requests-inflight=1000"])?;
-        let kubeconfig = server.kubeconfig(server.address())?;
-        let api = Api::new(cluster.outside(), &kubeconfig)?;
+        eprintln!("{size}");
+        let Server {
+            server,
+            api,
+            kubeconfig,
+        } = Server::start(&cluster)?;
         let [sluice, kube_proxy] = [1, 2].map(|index| Side::make(&cluster, index));
         let mut world = World {
             size,

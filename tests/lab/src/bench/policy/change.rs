@@ -13,11 +13,12 @@ use dataplane_common::abi::{
 use serde_json::{Value, json};
 
 use super::kube_router::{KubeRouter, Program};
+use super::objects::{CLUSTER_POLICIES, POLICIES, create, fill_pods};
 use super::probe::{Flow, PORT};
-use super::server::{CLUSTER_POLICIES, POLICIES, Server, create};
 use super::set::{PEERS, Set};
 use crate::agent::Agent;
 use crate::bench::control::process::{AGENT_ARGS, Log, Memory};
+use crate::bench::server::Server;
 use crate::kube::api::{Api, Write};
 use crate::topology::{Cluster, Cni, Node};
 use crate::wait;
@@ -26,6 +27,10 @@ use crate::wait;
 const CHANGES: u32 = 100;
 /// How long all changes may take; one to each side is waited for, however long it takes.
 const ALL_CHANGES: Duration = Duration::from_secs(120);
+/// How long one change may take.
+const IN_FORCE: Duration = Duration::from_secs(60);
+/// The same for kube-router, which programs everything anew.
+const IN_FORCE_BY_KUBE_ROUTER: Duration = Duration::from_secs(600);
 /// How long the agent may take to program all.
 const PROGRAMMED: Duration = Duration::from_secs(120);
 /// How long the API server may take until it serves a kind that it has just learnt.
@@ -62,14 +67,13 @@ pub fn measure(set: Set, spread: bool) -> Result<Changed> {
     let node = Arc::clone(cluster.node(1));
     let [client, server] = ["client", "server"].map(|name| cluster.add_pod(1, name));
     let (client, server) = (client?, server?);
-    let filled = Server::start(&cluster)?;
     let Server {
         server: api_server,
         api,
         kubeconfig,
-    } = &filled;
+    } = &Server::start(&cluster)?;
     api.write(Write::create(DEFINITIONS, definition()))?;
-    filled.fill_pods([&client, &server], PEERS)?;
+    fill_pods(api, [&client, &server], PEERS)?;
     let (empty, _, mut agent) = start(&node, kubeconfig)?;
     agent.terminate()?;
     wait::until(SERVED, "the kind of the tiers to be served", || {
@@ -79,7 +83,7 @@ pub fn measure(set: Set, spread: bool) -> Result<Changed> {
     let (full, log, mut agent) = start(&node, kubeconfig)?;
     let per_policy = |bytes: f64| bytes / f64::from(set.count);
     let maps = map_bytes(&agent.status()?)?;
-    let flow = Flow::start(&client, &server)?;
+    let flow = Flow::start(&client, &server, IN_FORCE)?;
     flow.ensure_open()?;
     let before = Log::of(&agent)?.rounds.len();
     let [deny_ms, allow_ms] = toggle(api, &flow)?;
@@ -106,11 +110,11 @@ pub fn under_kube_router(program: &Program, set: Set, spread: bool) -> Result<[T
     let [client, server] = ["client", "server"].map(|name| cluster.add_pod(1, name));
     let pods = [client?, server?];
     let filled = Server::start(&cluster)?;
-    filled.fill_pods(pods.each_ref(), PEERS)?;
+    fill_pods(&filled.api, pods.each_ref(), PEERS)?;
     fill_policies(&filled.api, set, spread)?;
     let mut kube_router = KubeRouter::start(program, cluster.node(1), filled)?;
     kube_router.await_settled(&pods)?;
-    let flow = Flow::start(&pods[0], &pods[1])?;
+    let flow = Flow::start(&pods[0], &pods[1], IN_FORCE_BY_KUBE_ROUTER)?;
     flow.ensure_open()?;
     toggle(kube_router.api(), &flow)
 }

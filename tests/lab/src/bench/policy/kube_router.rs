@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::server::Server;
+use crate::bench::server::Server;
 use crate::kube::api::Api;
 use crate::topology::{Node, Pod};
 use crate::wait;

@@ -5,9 +5,9 @@ mod change;
 mod kube_router;
 mod load;
 mod nft;
+mod objects;
 mod probe;
 mod rows;
-mod server;
 mod set;
 mod side;
 

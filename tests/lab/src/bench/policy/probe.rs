@@ -18,12 +18,11 @@ pub const PORT: u16 = 9_000;
 const PAUSE: Duration = Duration::from_micros(50);
 /// Without a datagram for so long, none comes any more.
 const SILENCE: Duration = Duration::from_millis(60);
-/// A change may take so long.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The flow. It ends with this.
 pub struct Flow {
     seen: Arc<Mutex<Seen>>,
+    patience: Duration,
     stop: Arc<AtomicBool>,
     sender: Option<JoinHandle<()>>,
 }
@@ -37,11 +36,11 @@ struct Seen {
 }
 
 impl Flow {
-    /// Starts it from a pod to another.
+    /// Starts it from a pod to another. A change may take as long as `patience`.
     ///
     /// # Errors
     /// The port is taken.
-    pub fn start(client: &Pod, server: &Pod) -> Result<Flow> {
+    pub fn start(client: &Pod, server: &Pod, patience: Duration) -> Result<Flow> {
         let to = (IpAddr::from(server.addrs().v4), PORT);
         let receiver = server
             .netns()
@@ -73,6 +72,7 @@ impl Flow {
         });
         Ok(Flow {
             seen,
+            patience,
             stop,
             sender: Some(sender),
         })
@@ -88,7 +88,7 @@ impl Flow {
     /// # Errors
     /// None comes.
     pub fn opened(&self) -> Result<Instant> {
-        wait::until(PATIENCE, "a datagram", || {
+        wait::until(self.patience, "a datagram", || {
             self.seen().first.context("none came")
         })
     }
@@ -98,7 +98,7 @@ impl Flow {
     /// # Errors
     /// They go on.
     pub fn closed(&self) -> Result<Instant> {
-        wait::until(PATIENCE, "the flow to end", || {
+        wait::until(self.patience, "the flow to end", || {
             let last = self.seen().last.context("none has come at all")?;
             ensure!(last.elapsed() > SILENCE, "one has just come");
             anyhow::Ok(last)

@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::kube_router::{KubeRouter, Program};
 use super::nft;
-use super::server::{Server, create};
+use super::objects::{create, fill_pods};
 use super::set::{PEERS, Set, peer_address, peer_name};
 use crate::agent::Agent;
 use crate::bench::pods;
 use crate::bench::rounds::Slot;
+use crate::bench::server::Server;
 use crate::bench::traffic::{Order, PORT, Target, Test};
 use crate::bench::worker::{Pair, Sample};
 use crate::kube::Manifests;
@@ -77,7 +78,7 @@ impl Side {
             By::KubeRouter => {
                 let program = kube_router.context("no program of kube-router is given")?;
                 let filled = Server::start(cluster)?;
-                filled.fill_pods([&client, &server], set.count)?;
+                fill_pods(&filled.api, [&client, &server], set.count)?;
                 filled.api.write_all(set.objects(false).map(create))?;
                 other = Some(KubeRouter::start(program, client.node(), filled)?);
             }

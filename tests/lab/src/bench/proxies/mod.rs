@@ -4,7 +4,6 @@
 mod rows;
 mod system;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,10 +13,9 @@ use super::control::objects;
 use super::kube_proxy::Mode;
 use super::names::{AGAIN, SLUICE};
 use super::rounds::{self, Samples, Slot, To};
+use super::server::Server;
 use super::traffic::{self, Test};
 use super::{Args, MOST_OF_NFT, split_cpus};
-use crate::kube::api::Api;
-use crate::kube::apiserver::{ApiServer, Place};
 use crate::report::Report;
 use crate::topology::{Cluster, Cni};
 use system::{Proxy, System};
@@ -65,14 +63,11 @@ fn measure(args: &Args) -> Result<Measured> {
     let (ours, timed) = split_cpus(args.cpu)?;
     let plan = plan(&args.only)?;
     let cluster = Cluster::new(u8::try_from(2 * plan.len())?, Cni::Ptp)?;
-    let place = Place {
-        netns: Some(Arc::clone(cluster.outside())),
-        address: cluster.outside_addrs().v4,
-    };
-    eprintln!("starting etcd and kube-apiserver");
-    let server = ApiServer::start(place, &["--max-requests-inflight=1000"])?;
-    let kubeconfig = server.kubeconfig(server.address())?;
-    let api = Api::new(cluster.outside(), &kubeconfig)?;
+    let Server {
+        server,
+        api,
+        kubeconfig,
+    } = Server::start(&cluster)?;
     traffic::leave_room_for_connections(cluster.outside())?;
     eprintln!("filling it with {services} services");
     api.write_all(objects::namespaces())?;
