@@ -1,6 +1,7 @@
 //! Fields that several kinds share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use dataplane_model::snapshot::{Labels, Operator, Protocol, Requirement, Selector};
@@ -59,10 +60,10 @@ impl Note {
 }
 
 /// An address that pods and Services may have.
-pub fn address(field: &str, text: &str) -> Result<IpAddr, Fault> {
+pub fn address(field: impl fmt::Display, text: &str) -> Result<IpAddr, Fault> {
     let address: IpAddr = text.parse().map_err(|_| {
         Fault::new(
-            field,
+            field.to_string(),
             format!("{text:?} is not an IP address: write one like 10.0.0.1 or fd00::1"),
         )
     })?;
@@ -79,7 +80,7 @@ pub fn address(field: &str, text: &str) -> Result<IpAddr, Fault> {
         return Ok(address);
     };
     Err(Fault::new(
-        field,
+        field.to_string(),
         format!("{text} is {kind}: give one that can be reached"),
     ))
 }

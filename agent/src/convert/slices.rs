@@ -1,5 +1,6 @@
 //! EndpointSlices.
 
+use std::fmt;
 use std::sync::Arc;
 
 use dataplane_model::snapshot::{self as model, Endpoint, Place, SlicePort, Text};
@@ -102,14 +103,14 @@ fn endpoint(
     ipv4: bool,
     places: &mut Shared<Place>,
 ) -> Result<Endpoint, Fault> {
-    let field = || format!("endpoints[{index}].addresses[0]");
-    let Some(text) = endpoint.addresses.first() else {
-        return Err(Fault::new(field(), "missing: an endpoint needs an address"));
-    };
-    let address = fields::address(&field(), text)?;
+    // Made into text only if there is something to say.
+    let field = fmt::from_fn(|f| write!(f, "endpoints[{index}].addresses[0]"));
+    let missing = || Fault::new(field.to_string(), "missing: an endpoint needs an address");
+    let text = endpoint.addresses.first().ok_or_else(missing)?;
+    let address = fields::address(&field, text)?;
     if address.is_ipv4() != ipv4 {
         return Err(Fault::new(
-            field(),
+            field.to_string(),
             format!(
                 "{text} is not of the slice's addressType: move it to a slice of its own family"
             ),

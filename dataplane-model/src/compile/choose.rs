@@ -28,7 +28,8 @@ pub(super) fn choose<'a>(
                 false => target.serving && target.terminating,
             }
     };
-    let mut chosen: Vec<_> = targets.iter().filter(serves).copied().collect();
+    let mut chosen = Vec::with_capacity(targets.len());
+    chosen.extend(targets.iter().filter(serves).copied());
     chosen.sort_by_key(|target| !target.local);
     chosen
 }

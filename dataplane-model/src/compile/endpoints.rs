@@ -1,7 +1,8 @@
 //! Endpoints of Service ports: from slices, or from the selector where there is none.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::rc::Rc;
@@ -131,16 +132,17 @@ impl<'a> Index<'a> {
 
     /// Endpoints of a Service's port, of both families, by address and port.
     pub(super) fn targets(&self, service: &'a Service, port: &ServicePort) -> Vec<Target<'a>> {
-        let mut merged = BTreeMap::new();
+        let mut targets = Vec::new();
         if self.slices.has(&service.key) {
             let slices = self.slices.of(&service.key);
             slices
                 .filter_map(|key| self.snapshot.slices.get(key))
-                .for_each(|slice| self.add_slice(slice, port, &mut merged));
+                .for_each(|slice| self.add_slice(slice, port, &mut targets));
         } else if !self.snapshot.node.slices_only {
-            self.add_selected(service, port, &mut merged);
+            self.add_selected(service, port, &mut targets);
         }
-        merged.into_values().collect()
+        merge(&mut targets);
+        targets
     }
 
     /// An endpoint without a node name is on this node if one of its devices has the address.
@@ -162,25 +164,27 @@ impl<'a> Index<'a> {
         })
     }
 
-    fn add_slice(&self, slice: &'a EndpointSlice, port: &ServicePort, merged: &mut Merged<'a>) {
+    fn add_slice(
+        &self,
+        slice: &'a EndpointSlice,
+        port: &ServicePort,
+        targets: &mut Vec<Target<'a>>,
+    ) {
         let matching = slice
             .ports
             .iter()
             .filter(|own| own.name == port.name && own.protocol == port.protocol);
         for own in matching {
-            for endpoint in &slice.endpoints {
-                let target = Target {
-                    addr: endpoint.address,
-                    port: own.port,
-                    ready: endpoint.ready,
-                    serving: endpoint.serving,
-                    terminating: endpoint.terminating,
-                    local: self.is_local(endpoint.node(), endpoint.address),
-                    place: endpoint.place.as_deref(),
-                    pod: None,
-                };
-                merge(merged, target);
-            }
+            targets.extend(slice.endpoints.iter().map(|endpoint| Target {
+                addr: endpoint.address,
+                port: own.port,
+                ready: endpoint.ready,
+                serving: endpoint.serving,
+                terminating: endpoint.terminating,
+                local: self.is_local(endpoint.node(), endpoint.address),
+                place: endpoint.place.as_deref(),
+                pod: None,
+            }));
         }
     }
 
@@ -203,7 +207,12 @@ impl<'a> Index<'a> {
         Rc::clone(known.entry(namespace).or_insert_with(make))
     }
 
-    fn add_selected(&self, service: &'a Service, port: &ServicePort, merged: &mut Merged<'a>) {
+    fn add_selected(
+        &self,
+        service: &'a Service,
+        port: &ServicePort,
+        targets: &mut Vec<Target<'a>>,
+    ) {
         let Some(selector) = service
             .selector
             .as_ref()
@@ -221,19 +230,16 @@ impl<'a> Index<'a> {
             let Some(number) = target_port(pod, port) else {
                 continue;
             };
-            for &addr in &pod.ips {
-                let target = Target {
-                    addr,
-                    port: number,
-                    ready: service.publish_not_ready || (pod.ready && !pod.terminating),
-                    serving: pod.ready,
-                    terminating: pod.terminating,
-                    local: self.is_local(pod.node.as_ref(), addr),
-                    place: None,
-                    pod: Some(pod),
-                };
-                merge(merged, target);
-            }
+            targets.extend(pod.ips.iter().map(|&addr| Target {
+                addr,
+                port: number,
+                ready: service.publish_not_ready || (pod.ready && !pod.terminating),
+                serving: pod.ready,
+                terminating: pod.terminating,
+                local: self.is_local(pod.node.as_ref(), addr),
+                place: None,
+                pod: Some(pod),
+            }));
         }
     }
 }
@@ -244,15 +250,12 @@ fn is_selected(pod: &Pod, selector: &Labels) -> bool {
         .all(|(key, value)| pod.labels.get(key) == Some(value))
 }
 
-type Merged<'a> = BTreeMap<(IpAddr, u16), Target<'a>>;
-
 /// An address that two slices, or two pods, have is one endpoint: the one that is not about to go.
-fn merge<'a>(merged: &mut Merged<'a>, target: Target<'a>) {
+fn merge(targets: &mut Vec<Target<'_>>) {
+    let place = |target: &Target<'_>| (target.addr, target.port);
     let rank = |target: &Target<'_>| (!target.terminating, target.ready, target.serving);
-    let slot = merged.entry((target.addr, target.port)).or_insert(target);
-    if rank(slot) < rank(&target) {
-        *slot = target;
-    }
+    targets.sort_by_key(|target| (place(target), Reverse(rank(target))));
+    targets.dedup_by_key(|target| place(target));
 }
 
 fn target_port(pod: &Pod, port: &ServicePort) -> Option<u16> {

@@ -23,7 +23,7 @@ impl Lines {
     ///
     /// [`TooLong`].
     pub fn push(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) -> Result<(), TooLong> {
-        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
             if self.partial.is_empty() {
                 line(&bytes[..end]);
             } else {

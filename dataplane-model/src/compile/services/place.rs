@@ -237,7 +237,7 @@ impl Placer<'_> {
                 backend: backends[at as usize],
             })
             .collect();
-        let is_same = |span: &&Span| self.maps.slots.slice(**span) == Some(&content[..]);
+        let is_same = |span: &&Span| self.maps.slots.hold(**span, &content);
         let new = self
             .blocks
             .slots
@@ -265,7 +265,7 @@ impl Placer<'_> {
         if content.is_empty() {
             return Ok(0);
         }
-        let is_same = |span: &&Span| self.maps.classes.slice(**span) == Some(&content[..]);
+        let is_same = |span: &&Span| self.maps.classes.hold(**span, &content);
         let new = self
             .blocks
             .classes

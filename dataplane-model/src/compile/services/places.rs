@@ -4,6 +4,9 @@ use crate::capacity::CapacityError;
 use crate::ids::Space;
 use crate::tables::MapId;
 
+/// Places that are recorded together.
+const CHUNK: usize = 4_096;
+
 /// Successive places.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct Span {
@@ -18,8 +21,8 @@ pub(super) struct Span {
 pub(super) struct Places<V> {
     map: MapId,
     capacity: u32,
-    /// Up to the last place that was ever filled.
-    values: Vec<V>,
+    /// By chunks, up to the last place that was ever filled: growing moves nothing.
+    chunks: Vec<Box<[V]>>,
     space: Space,
 }
 
@@ -29,7 +32,7 @@ impl<V: Copy + Default> Places<V> {
         Self {
             map,
             capacity,
-            values: Vec::new(),
+            chunks: Vec::new(),
             space: Space::new(capacity),
         }
     }
@@ -41,13 +44,18 @@ impl<V: Copy + Default> Places<V> {
 
     /// What a place holds.
     pub(super) fn get(&self, place: u32) -> V {
-        self.values.get(place as usize).copied().unwrap_or_default()
+        let place = place as usize;
+        let chunk = self.chunks.get(place / CHUNK);
+        chunk.map_or_else(V::default, |chunk| chunk[place % CHUNK])
     }
 
-    /// What successive places hold; `None` if some were never filled.
-    pub(super) fn slice(&self, span: Span) -> Option<&[V]> {
-        let first = span.first as usize;
-        self.values.get(first..first + span.count as usize)
+    /// True if successive places hold this, and no more.
+    pub(super) fn hold(&self, span: Span, content: &[V]) -> bool
+    where
+        V: PartialEq,
+    {
+        let mut places = (span.first..).zip(content);
+        span.count as usize == content.len() && places.all(|(at, value)| self.get(at) == *value)
     }
 
     /// Notes what a place holds. A place past the capacity is none.
@@ -55,16 +63,11 @@ impl<V: Copy + Default> Places<V> {
         if place >= self.capacity {
             return;
         }
-        let index = place as usize;
-        if index >= self.values.len() {
-            // By an eighth: twice as much would be left empty in a large cluster.
-            let more = (index + 1 - self.values.len()).max(self.values.len() / 8);
-            if index >= self.values.capacity() {
-                self.values.reserve_exact(more);
-            }
-            self.values.resize(index + 1, V::default());
+        let place = place as usize;
+        while self.chunks.len() <= place / CHUNK {
+            self.chunks.push(vec![V::default(); CHUNK].into());
         }
-        self.values[index] = value;
+        self.chunks[place / CHUNK][place % CHUNK] = value;
     }
 
     /// Takes successive free places, those longest unused first: a packet under way may still read
@@ -99,5 +102,35 @@ impl<V: Copy + Default> Places<V> {
                 need: u64::from(self.used()) + u64::from(count) + 1,
                 capacity: self.capacity,
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_hold_what_they_were_given_also_where_chunks_meet() {
+        let capacity = 2 * CHUNK as u32 + 10;
+        let mut places = Places::<u32>::new(MapId::Slots, capacity);
+        let first = CHUNK as u32 - 2;
+        let content = [1, 2, 3, 4];
+        (first..)
+            .zip(content)
+            .for_each(|(at, value)| places.set(at, value));
+        let span = |count| Span { first, count };
+        assert!(places.hold(span(4), &content));
+        assert!(!places.hold(span(4), &[1, 2, 3, 5]));
+        assert!(!places.hold(span(3), &content), "it is longer");
+        assert!(!places.hold(span(5), &content), "it is shorter");
+        assert_eq!(places.get(first + 4), 0, "never filled");
+        assert_eq!(places.get(capacity - 1), 0, "not recorded yet");
+    }
+
+    #[test]
+    fn a_place_past_the_capacity_is_none() {
+        let mut places = Places::<u32>::new(MapId::Slots, 5);
+        places.set(5, 7);
+        assert_eq!(places.get(5), 0);
     }
 }

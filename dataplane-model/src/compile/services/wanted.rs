@@ -124,7 +124,8 @@ impl<'a, A: Family> Endpoints<'a, A> {
             .chain(routed)
             .filter(|target| target.is_usable())
             .filter_map(backend::<A>);
-        let mut backends: Vec<_> = usable.collect();
+        let mut backends = Vec::with_capacity(own.len());
+        backends.extend(usable);
         backends.sort_by_key(place);
         backends.dedup_by_key(|backend| place(backend));
         Self {

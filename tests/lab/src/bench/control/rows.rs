@@ -72,20 +72,19 @@ pub fn rows(size: Size, measured: &Measured, report: &mut Report) {
         "MB",
         None,
     );
-    let changes = percentiles(&measured.changes_ms);
-    let unit = format!("ms ({} rounds)", measured.changes_ms.len());
-    row(
-        "one endpoint: watch bytes to map, p50",
-        changes[0],
-        &unit,
-        None,
-    );
-    row(
-        "one endpoint: watch bytes to map, p99",
-        changes[1],
-        "ms",
-        Some(1.0),
-    );
+    let mut changes = |name: &str, values: &[f64], most: Option<f64>| {
+        let [p50, p99] = percentiles(values);
+        let unit = format!("ms ({} rounds)", values.len());
+        row(
+            &format!("{name}: watch bytes to map, p50"),
+            p50,
+            &unit,
+            None,
+        );
+        row(&format!("{name}: watch bytes to map, p99"), p99, "ms", most);
+    };
+    changes("one endpoint", &measured.changes_ms, Some(1.0));
+    changes("endpoints without a pause", &measured.stream_ms, None);
     let [p50, p99] = percentiles(&sluice.moves_ms);
     row(
         "one endpoint: API reply to packet, p50",

@@ -1,5 +1,6 @@
 //! A filled API server, and a node for each of the two that are compared.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -20,7 +21,7 @@ use crate::kube::apiserver::ApiServer;
 use crate::topology::{Cluster, Cni, Node, Pod};
 use crate::wait;
 
-/// Changes whose way to the maps is timed.
+/// Changes whose way to the maps is timed: so many that come apart, and as many without a pause.
 const CHANGES: u32 = 1_000;
 /// Times that the probed Service moves: under Sluice, and under kube-proxy.
 const MOVES: [u32; 2] = [300, 30];
@@ -61,8 +62,10 @@ pub struct Measured {
     pub operations: u64,
     /// From all sources in sync to the maps, in ms.
     pub maps_ms: f64,
-    /// From the arrival of a change's bytes to the maps, in ms.
+    /// From the arrival of a change's bytes to the maps, in ms, of changes that come apart.
     pub changes_ms: Vec<f64>,
+    /// The same of changes without a pause, while the API server is at work on the next one.
+    pub stream_ms: Vec<f64>,
     /// Memory after these changes.
     pub after_changes: Memory,
     /// kube-proxy; `None` if it did not program everything in [`PROGRAMMED`].
@@ -161,8 +164,9 @@ impl World {
         self.sluice.await_answer()?;
         let memory = Memory::settled(process)?;
         eprintln!("{}: Sluice has programmed everything", self.size);
-        let changes_ms = self.changes(&agent)?;
+        let changes_ms = self.changes(&agent, 0..CHANGES, |number| thread::sleep(apart(number)))?;
         let after_changes = Memory::settled(process)?;
+        let stream_ms = self.changes(&agent, CHANGES..2 * CHANGES, |_| ())?;
         let sluice = OfProxy {
             start,
             memory,
@@ -176,6 +180,7 @@ impl World {
             operations: log.operations,
             maps_ms: log.maps_ms.unwrap_or_default(),
             changes_ms,
+            stream_ms,
             after_changes,
             kube_proxy: self.measure_kube_proxy()?,
         })
@@ -183,10 +188,11 @@ impl World {
 
     /// Lets one endpoint after the other move, and returns the times of the rounds that followed. On a
     /// busy machine, changes may share a round: its time is that of the first of them.
-    fn changes(&self, agent: &Agent) -> Result<Vec<f64>> {
+    fn changes(&self, agent: &Agent, numbers: Range<u32>, pause: impl Fn(u32)) -> Result<Vec<f64>> {
         let before = Log::of(agent)?.rounds.len();
-        for number in 0..CHANGES {
+        for number in numbers {
             self.api.write(objects::change(self.size, number))?;
+            pause(number);
         }
         // Slices come in their order: once this one is in force, all before it are.
         self.sluice.moves(&self.api, 2)?;
@@ -214,6 +220,11 @@ impl World {
             moves_ms,
         }))
     }
+}
+
+/// The pause after a change, where changes come apart: at no fixed distance.
+fn apart(number: u32) -> Duration {
+    Duration::from_millis(10 + u64::from(number * 7 % 23))
 }
 
 impl Side {
@@ -264,8 +275,7 @@ impl Side {
             let after = arrived.saturating_duration_since(replied);
             let before = replied.saturating_duration_since(arrived);
             times.push((after.as_secs_f64() - before.as_secs_f64()) * 1e3);
-            // Changes that come apart, at no fixed distance.
-            thread::sleep(Duration::from_millis(10 + u64::from(number * 7 % 23)));
+            thread::sleep(apart(number));
         }
         Ok(times)
     }
