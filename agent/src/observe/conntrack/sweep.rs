@@ -182,10 +182,13 @@ impl Sweeper {
     /// meanwhile may be lost; the next pass corrects that.
     fn write_half_open(&mut self) -> Result<(), Error> {
         let mut wrong = Vec::new();
-        for (place, count) in self.half_open.entries()? {
-            let counted = self.counts.get(&place).copied().unwrap_or(0);
-            if counted != count {
-                wrong.push((place, counted));
+        let mut pass = Pass::default();
+        while let Some(slice) = self.half_open.slice(&mut pass, SLICE)? {
+            for (place, count) in slice {
+                let counted = self.counts.get(&place).copied().unwrap_or(0);
+                if counted != count {
+                    wrong.push((place, counted));
+                }
             }
         }
         self.half_open.put_all(&wrong).map_err(|(_, error)| error)
